@@ -1,0 +1,2 @@
+//! The `motherlode` command.
+fn main() {}

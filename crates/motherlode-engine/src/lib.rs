@@ -1,0 +1,1 @@
+//! Packed encoders with explicit backward passes.

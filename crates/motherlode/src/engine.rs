@@ -1,0 +1,250 @@
+//! The seam to the machine-learning engine: tokens in, vectors out; ids, files and losses never cross it.
+//!
+//! The library trains and encodes through these traits alone. `motherlode-engine` implements them; a test may
+//! implement them in ten lines. Every loss is plain Rust on n × d matrices, so gradient caching needs nothing
+//! more: forward all chunks, loss, backward chunk by chunk.
+
+use std::io::{Read, Write};
+use std::path::Path;
+
+use crate::error::{Error, Result};
+
+/// Token sequences laid end to end, without padding.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TokenBatch {
+    /// Token ids of all sequences, one after the other.
+    ids: Vec<u32>,
+    /// Where each sequence ends in `ids`; sequence `i` is `ids[ends[i - 1]..ends[i]]`.
+    ends: Vec<usize>,
+}
+
+impl TokenBatch {
+    /// Appends one sequence.
+    pub fn push(&mut self, sequence: &[u32]) {
+        self.ids.extend_from_slice(sequence);
+        self.ends.push(self.ids.len());
+    }
+
+    /// Number of sequences.
+    pub fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// Whether there is no sequence.
+    pub fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+
+    /// Number of tokens of all sequences.
+    pub fn tokens(&self) -> usize {
+        self.ids.len()
+    }
+
+    /// All token ids, sequence after sequence.
+    pub fn ids(&self) -> &[u32] {
+        &self.ids
+    }
+
+    /// The place of sequence `index` in [`ids`](Self::ids).
+    pub fn range(&self, index: usize) -> std::ops::Range<usize> {
+        let start = if index == 0 { 0 } else { self.ends[index - 1] };
+        start..self.ends[index]
+    }
+
+    /// The tokens of sequence `index`.
+    pub fn sequence(&self, index: usize) -> &[u32] {
+        &self.ids[self.range(index)]
+    }
+
+    /// A new batch of the sequences `range`, in order.
+    pub fn slice(&self, range: std::ops::Range<usize>) -> Self {
+        let mut part = Self::default();
+        for index in range {
+            part.push(self.sequence(index));
+        }
+        part
+    }
+}
+
+impl<S: AsRef<[u32]>> FromIterator<S> for TokenBatch {
+    fn from_iter<I: IntoIterator<Item = S>>(sequences: I) -> Self {
+        let mut batch = Self::default();
+        for sequence in sequences {
+            batch.push(sequence.as_ref());
+        }
+        batch
+    }
+}
+
+/// An n × d matrix of vectors, row-major, f32.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Embeddings {
+    dimension: usize,
+    values: Vec<f32>,
+}
+
+impl Embeddings {
+    /// Wraps `values`, whose length must be a multiple of `dimension`.
+    pub fn new(dimension: usize, values: Vec<f32>) -> Result<Self> {
+        if dimension == 0 || !values.len().is_multiple_of(dimension) {
+            return Err(Error::shape("embeddings", format!("rows of {dimension}"), format!("{} values", values.len())));
+        }
+        Ok(Self { dimension, values })
+    }
+
+    /// `rows` vectors of zeros.
+    pub fn zeros(rows: usize, dimension: usize) -> Self {
+        Self { dimension, values: vec![0.0; rows * dimension] }
+    }
+
+    /// Length of a vector, d.
+    pub fn dimension(&self) -> usize {
+        self.dimension
+    }
+
+    /// Number of vectors, n.
+    pub fn rows(&self) -> usize {
+        self.values.len() / self.dimension
+    }
+
+    /// Vector `index`.
+    pub fn row(&self, index: usize) -> &[f32] {
+        &self.values[index * self.dimension..(index + 1) * self.dimension]
+    }
+
+    /// Vector `index`, to be written to.
+    pub fn row_mut(&mut self, index: usize) -> &mut [f32] {
+        &mut self.values[index * self.dimension..(index + 1) * self.dimension]
+    }
+
+    /// All values, row after row.
+    pub fn values(&self) -> &[f32] {
+        &self.values
+    }
+
+    /// All values, row after row, to be written to.
+    pub fn values_mut(&mut self) -> &mut [f32] {
+        &mut self.values
+    }
+
+    /// A new matrix of the rows `range`.
+    pub fn slice(&self, range: std::ops::Range<usize>) -> Self {
+        Self {
+            dimension: self.dimension,
+            values: self.values[range.start * self.dimension..range.end * self.dimension].to_vec(),
+        }
+    }
+}
+
+/// Turns token sequences into vectors, pooled and (if the model says so) of unit length.
+pub trait Encoder: Send + Sync {
+    /// Length of the vectors, d.
+    fn dimension(&self) -> usize;
+
+    /// One vector a sequence, in order; the vector of a sequence does not depend on what else is in the batch.
+    fn encode(&self, batch: &TokenBatch) -> Result<Embeddings>;
+}
+
+/// Which forward pass this is: keys the dropout masks, and says whether `backward` follows at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pass {
+    /// The optimiser step, counted from 0.
+    pub step: u64,
+    /// The chunk of the step's batch, counted from 0.
+    pub chunk: u32,
+    /// Keep the activations, because `backward` on this very batch is the next call that uses them.
+    pub keep: bool,
+}
+
+/// What the optimiser did in one step.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct StepReport {
+    /// Euclidean norm of the accumulated gradient, before clipping.
+    pub gradient_norm: f32,
+}
+
+/// How the optimiser works; the rate comes with every step.
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct OptimizerConfig {
+    /// Decay of the first moment, β₁ of `AdamW`.
+    pub beta1: f32,
+    /// Decay of the second moment, β₂.
+    pub beta2: f32,
+    /// ε in the denominator.
+    pub epsilon: f32,
+    /// Decoupled weight decay; not applied to biases and normalisation weights.
+    pub weight_decay: f32,
+    /// Gradients whose norm exceeds this are scaled down to it; 0 switches clipping off.
+    pub max_gradient_norm: f32,
+    /// Probability of dropping an activation while training; 0 is off.
+    pub dropout: f32,
+}
+
+impl Default for OptimizerConfig {
+    fn default() -> Self {
+        Self { beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weight_decay: 0.01, max_gradient_norm: 1.0, dropout: 0.0 }
+    }
+}
+
+/// An encoder that can be trained.
+pub trait Trainable: Encoder {
+    /// As [`Encoder::encode`], with the dropout of training; the same `pass.step` and `pass.chunk` give the same masks.
+    fn forward(&mut self, batch: &TokenBatch, pass: Pass) -> Result<Embeddings>;
+
+    /// Adds to the gradient what `gradient` (n × d, ∂loss/∂embedding) of this batch brings; `pass` as in `forward`.
+    /// Runs the forward pass again unless its activations were kept.
+    fn backward(&mut self, batch: &TokenBatch, gradient: &Embeddings, pass: Pass) -> Result<()>;
+
+    /// Clips the accumulated gradient, moves the weights by one `AdamW` step at `rate`, and clears the gradient.
+    fn step(&mut self, rate: f32) -> Result<StepReport>;
+
+    /// Writes weights, optimiser moments and step count, such that [`restore`](Self::restore) continues bit for bit.
+    fn write_state(&self, output: &mut dyn Write) -> Result<()>;
+
+    /// Reads what [`write_state`](Self::write_state) wrote.
+    fn restore(&mut self, input: &mut dyn Read) -> Result<()>;
+
+    /// Writes the weights as `model.safetensors` with Hugging Face names, and `config.json`, into an existing folder.
+    fn save(&self, folder: &Path) -> Result<()>;
+}
+
+/// How an encoder is read from its folder.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct LoadOptions {
+    /// Keep only the first n layers: a smaller, weaker encoder.
+    pub layers: Option<usize>,
+    /// For training: how the optimiser works, and the seed of the dropout masks.
+    pub optimizer: OptimizerConfig,
+    /// Seed of everything random in the engine.
+    pub seed: u64,
+}
+
+/// Opens models. The one thing a caller hands to the stages that encode or train.
+pub trait Engine: Send + Sync {
+    /// Reads an encoder from a sentence-transformers or Hugging Face folder.
+    fn encoder(&self, folder: &Path, options: &LoadOptions) -> Result<Box<dyn Encoder>>;
+
+    /// Reads an encoder for training.
+    fn trainable(&self, folder: &Path, options: &LoadOptions) -> Result<Box<dyn Trainable>>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_is_ragged_and_sliceable() {
+        let batch: TokenBatch = [vec![1, 2, 3], vec![], vec![4]].into_iter().collect();
+        assert_eq!((batch.len(), batch.tokens()), (3, 4));
+        assert_eq!(batch.sequence(0), [1, 2, 3]);
+        assert!(batch.sequence(1).is_empty());
+        assert_eq!(batch.slice(1..3).sequence(1), [4]);
+    }
+
+    #[test]
+    fn embeddings_refuse_a_ragged_matrix() {
+        assert!(Embeddings::new(3, vec![0.0; 7]).is_err());
+        assert_eq!(Embeddings::new(3, vec![0.0; 6]).unwrap().rows(), 2);
+    }
+}

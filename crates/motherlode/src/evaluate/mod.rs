@@ -1,0 +1,1 @@
+//! Evaluation: measures equal to `trec_eval`'s, and tests of whether a difference is one.

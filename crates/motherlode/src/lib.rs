@@ -1,0 +1,33 @@
+//! Motherlode.
+pub mod artefact;
+pub mod batch;
+pub mod config;
+pub mod corpus;
+pub mod dataset;
+pub mod encode;
+pub mod engine;
+pub mod error;
+pub mod evaluate;
+pub mod fetch;
+pub mod fuse;
+pub mod generate;
+pub mod index;
+pub mod judge;
+pub mod lines;
+pub mod llm;
+pub mod mapped;
+pub mod mine;
+pub mod progress;
+pub mod qrels;
+pub mod queries;
+pub mod random;
+pub mod recipe;
+pub mod report;
+pub mod run;
+pub mod sample;
+pub mod search;
+pub mod text;
+pub mod topic;
+pub mod train;
+
+pub use error::{Error, Result};
