@@ -32,8 +32,9 @@ use crate::text::analyse::Analyser;
 const MAGIC: &[u8; 8] = b"MLBM2501";
 const FORMAT: u32 = 1;
 const HEADER: usize = 80;
-/// Passages that one task analyses; their postings are sorted in memory.
-const SEGMENT: usize = 1 << 15;
+/// Passages that one task analyses at most; their postings are sorted in memory. The index does not depend on it.
+const LARGEST_SEGMENT: usize = 1 << 15;
+const SMALLEST_SEGMENT: usize = 1 << 9;
 /// Passages whose scores are summed before the next ones: 64 KiB, which stay in a core's own cache.
 const WINDOW: usize = 1 << 14;
 
@@ -131,11 +132,13 @@ struct Postings {
 }
 
 fn build(corpus: &Corpus, analyser: &Analyser, progress: &Progress<'_>) -> Postings {
-    let starts: Vec<usize> = (0..corpus.len()).step_by(SEGMENT).collect();
+    let share = corpus.len().div_ceil(4 * rayon::current_num_threads());
+    let size = share.clamp(SMALLEST_SEGMENT, LARGEST_SEGMENT);
+    let starts: Vec<usize> = (0..corpus.len()).step_by(size).collect();
     let segments: Vec<Segment> = starts
         .into_par_iter()
         .map(|start| {
-            let end = (start + SEGMENT).min(corpus.len());
+            let end = (start + size).min(corpus.len());
             let segment = invert(corpus, start..end, analyser);
             progress.advance(end - start);
             segment
@@ -669,6 +672,19 @@ mod tests {
             assert!(found.0 == expected.0 && (found.1 - expected.1).abs() < 1e-5, "{found:?} {expected:?}");
         }
         assert_eq!(found.len(), 300);
+    }
+
+    #[test]
+    fn threads_change_no_byte() {
+        let texts: Vec<String> = (0..3000).map(|n| format!("w{} w{} w{}", n % 7, n % 1009, n * n % 512)).collect();
+        let ids: Vec<String> = (0..texts.len()).map(|n| n.to_string()).collect();
+        let rows: Vec<(&str, &str, &str)> = ids.iter().zip(&texts).map(|(id, text)| (&**id, "", &**text)).collect();
+        let (corpus, config) = (corpus_of(&rows), Bm25Config::default());
+        let bytes = |threads| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            pool.install(|| index_of(&corpus, &config)).file.bytes().to_vec()
+        };
+        assert_eq!(bytes(1), bytes(3));
     }
 
     #[test]

@@ -123,9 +123,12 @@ impl<'a> Words<'a> {
         let text: &'a str = self.text;
         let mut last: Option<Unit> = None;
         for (start, word) in text.unicode_word_indices() {
-            if word.starts_with(is_unspaced) {
-                for (offset, character) in word.grapheme_indices(true) {
-                    let range = start + offset..start + offset + character.len();
+            if word.starts_with(is_marked) {
+                // UAX 29 gives a consonant with its marks as a word of its own.
+                last = Some(self.pair(last, start..start + word.len()));
+            } else if word.starts_with(is_joined) {
+                for (offset, character) in word.char_indices() {
+                    let range = start + offset..start + offset + character.len_utf8();
                     last = Some(self.pair(last, range));
                 }
             } else {
@@ -168,12 +171,15 @@ impl<'a> Words<'a> {
     }
 }
 
-/// Whether a character belongs to a script that is cut into bigrams: Thai, Lao, Myanmar, Khmer, kana, Hangul, Han.
-fn is_unspaced(character: char) -> bool {
+/// Whether a character belongs to an unspaced script with combining vowels and tones: Thai, Lao, Myanmar, Khmer.
+fn is_marked(character: char) -> bool {
+    matches!(u32::from(character), 0x0E00..=0x0E4F | 0x0E80..=0x0ECF | 0x1000..=0x103F | 0x1780..=0x17DF)
+}
+
+/// Whether a character belongs to a script of whole characters whose words are joined: kana, Hangul, Han.
+fn is_joined(character: char) -> bool {
     matches!(u32::from(character),
-        0x0E00..=0x0E4F | 0x0E80..=0x0ECF | 0x1000..=0x103F | 0x1780..=0x17DF
-        | 0x1100..=0x11FF | 0xAC00..=0xD7AF
-        | 0x3005..=0x3007 | 0x3041..=0x30FF | 0x31F0..=0x31FF
+        0x1100..=0x11FF | 0xAC00..=0xD7AF | 0x3005..=0x3007 | 0x3041..=0x30FF | 0x31F0..=0x31FF
         | 0x3400..=0x4DBF | 0x4E00..=0x9FFF | 0xF900..=0xFAFF | 0x2_0000..=0x3_FFFF)
 }
 
