@@ -10,15 +10,15 @@ use std::path::Path;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::artefact::{Artefact, Outcome, Recipe, Summary, draft};
+use crate::artefact::{Artefact, Recipe};
 use crate::corpus::PassageIndex;
 use crate::dataset::{Dataset, Partition, Split};
-use crate::encode::Vectors;
+use crate::encode::{Matrix, Vectors, VectorsOf};
 use crate::error::{Error, Result};
-use crate::index::exact::{Matrix, top_k};
+use crate::index::exact::{self, Search, Similarity, top_k_of_sum};
 use crate::progress::Progress;
-use crate::run::{Ranking, Run, Scored, rank_order};
-use crate::search::{open_run, write_run};
+use crate::run::{Ranking, Scored, rank_order};
+use crate::search::{DEFAULT_MEMORY, open_run, write_runs};
 
 /// How lists become one.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -73,7 +73,8 @@ pub struct FuseConfig {
     pub weights: BTreeMap<String, f64>,
     /// How many passages a fused list keeps.
     pub depth: usize,
-    /// Bytes that `concat` may use for vectors beyond the mapped files.
+    /// Bytes for the tiles of `concat`. Results do not depend on it, so it is no part of the key.
+    #[serde(skip_serializing)]
     pub memory: usize,
 }
 
@@ -86,7 +87,7 @@ impl Default for FuseConfig {
             weighting: Weighting::default(),
             weights: BTreeMap::new(),
             depth: 100,
-            memory: 1 << 30,
+            memory: DEFAULT_MEMORY,
         }
     }
 }
@@ -135,29 +136,14 @@ pub struct FuseInputs<'a> {
 /// No member, `concat` with a member without vectors, a weight for a name that is no member.
 pub fn fuse(inputs: FuseInputs<'_>, config: &FuseConfig, out: &Path, progress: &Progress<'_>) -> Result<Artefact> {
     config.validate()?;
-    let mut members = inputs.members.to_vec();
-    members.sort_by_key(|member| member.name);
-    check_members(&members, config)?;
-    let mut recipe = Recipe::new("fuse", 1, config)?.input_key("dataset", &inputs.dataset.key);
-    recipe = recipe.input_key("split", inputs.split.name());
-    for member in &members {
-        recipe = recipe.input(member.name, if config.method == Method::Concat { member.embeddings.unwrap_or(member.run) } else { member.run });
-    }
-    let mut draft = match draft(out, recipe)? {
-        Outcome::UpToDate(artefact) => return Ok(artefact),
-        Outcome::Write(draft) => draft,
-    };
-    let mut summary = Summary::default();
-    for partition in inputs.dataset.partitions.iter().filter(|partition| partition.has(inputs.split)) {
-        let queries = partition.split(inputs.split)?.queries.len();
-        progress.begin(&format!("fuse {}", partition.language), queries, "queries");
-        let run = fuse_partition(partition, inputs.split, &members, config)?;
-        summary.count("queries", queries);
-        summary.count("ranked passages", run.rankings().iter().map(Vec::len).sum());
-        write_run(&mut draft, partition, inputs.split, &run, "fused")?;
-        progress.advance(queries);
-    }
-    draft.commit(summary)
+    check_members(inputs.members, config)?;
+    let recipe = Recipe::new("fuse", 1, config)?.input_key("dataset", &inputs.dataset.key);
+    let recipe = recipe.input_key("split", inputs.split.name());
+    let recipe = inputs.members.iter().fold(recipe, |recipe, member| match (config.method, member.embeddings) {
+        (Method::Concat, Some(embeddings)) => recipe.input(member.name, embeddings),
+        _ => recipe.input(member.name, member.run),
+    });
+    write_runs(inputs.dataset, inputs.split, recipe, out, |partition| fuse_partition(partition, inputs, config, progress))
 }
 
 fn check_members(members: &[Member<'_>], config: &FuseConfig) -> Result<()> {
@@ -176,35 +162,75 @@ fn check_members(members: &[Member<'_>], config: &FuseConfig) -> Result<()> {
     }
 }
 
-fn fuse_partition(partition: &Partition, split: Split, members: &[Member<'_>], config: &FuseConfig) -> Result<Run> {
-    let runs: Vec<Run> = members.iter().map(|member| open_run(member.run, partition, split)).collect::<Result<_>>()?;
-    let weights = weights(members, &runs, config);
-    let id_ranks = partition.corpus.id_ranks();
-    if config.method == Method::Concat {
-        return concat(partition, split, members, &Concat { weights, config, id_ranks: &id_ranks });
-    }
-    let queries = partition.split(split)?.queries.len();
-    let rankings = (0..queries).into_par_iter().map(|query| {
-        let lists: Vec<&[Scored]> = runs.iter().map(|run| run.rankings()[query].as_slice()).collect();
-        fuse_lists(&lists, &weights, config)
+fn fuse_partition(partition: &Partition, inputs: FuseInputs<'_>, config: &FuseConfig, progress: &Progress<'_>) -> Result<Vec<Ranking>> {
+    let (language, split) = (&partition.language, inputs.split);
+    let open = |member: &Member<'_>| -> Result<_> {
+        let run = open_run(member.run, inputs.dataset, language, split)?;
+        let vectors = |artefact| Ok((Vectors::open(artefact, language, VectorsOf::Queries(split))?, Vectors::open(artefact, language, VectorsOf::Passages)?));
+        Ok((run, member.embeddings.filter(|_| config.method == Method::Concat).map(vectors).transpose()?))
+    };
+    let opened: Vec<_> = inputs.members.iter().map(open).collect::<Result<_>>()?;
+    let heard = inputs.members.iter().zip(&opened).map(|(member, (run, vectors))| Heard {
+        name: member.name,
+        rankings: run.rankings(),
+        vectors: vectors.as_ref().map(|(queries, passages): &(Vectors, Vectors)| (queries.matrix(), passages.matrix())),
     });
-    let mut run = Run::new(rankings.collect(), &id_ranks);
-    run.truncate(config.depth);
-    Ok(run)
+    fuse_rankings(heard.collect(), config, &partition.corpus.id_ranks(), progress)
 }
 
-fn weights(members: &[Member<'_>], runs: &[Run], config: &FuseConfig) -> Vec<f64> {
-    let by_hand = |member: &Member<'_>| config.weights.get(member.name).copied().unwrap_or(1.0);
-    match config.weighting {
-        Weighting::Equal => vec![1.0; members.len()],
-        Weighting::ByHand => members.iter().map(by_hand).collect(),
-        Weighting::InverseSpread => runs.iter().map(|run| 1.0 / mean_spread(run)).collect(),
+/// What one member has to say of some queries.
+pub struct Heard<'a> {
+    /// Its name in the recipe.
+    pub name: &'a str,
+    /// Its list for every query, in rank order.
+    pub rankings: &'a [Ranking],
+    /// For `concat`: vectors of the queries and of all passages.
+    pub vectors: Option<(Matrix<'a>, Matrix<'a>)>,
+}
+
+/// One list for every query, to the configured depth, in rank order.
+pub fn fuse_rankings(mut members: Vec<Heard<'_>>, config: &FuseConfig, id_ranks: &[u32], progress: &Progress<'_>) -> Result<Vec<Ranking>> {
+    members.sort_by_key(|member| member.name);
+    let weights = weights(&members, config);
+    if config.method == Method::Concat {
+        return concat(&members, &weights, config, (id_ranks, progress));
     }
+    let queries = members.first().map_or(0, |member| member.rankings.len());
+    let fused = (0..queries).into_par_iter().map(|query| {
+        let lists: Vec<&[Scored]> = members.iter().map(|member| member.rankings[query].as_slice()).collect();
+        let mut fused = fuse_lists(&lists, &weights, config);
+        fused.sort_unstable_by(|a, b| rank_order(a, b, id_ranks));
+        fused.truncate(config.depth);
+        fused
+    });
+    Ok(fused.collect())
+}
+
+/// Σ w·cos / Σ w over all passages: exact search over the sum of the members' similarities.
+fn concat(members: &[Heard<'_>], weights: &[f64], config: &FuseConfig, search: (&[u32], &Progress<'_>)) -> Result<Vec<Ranking>> {
+    let total: f64 = weights.iter().sum();
+    let part = |(member, weight): (&Heard<'_>, &f64)| {
+        let (queries, passages) = member.vectors?;
+        Some(exact::Member { queries, passages, weight: (weight / total) as f32, similarity: Similarity::Cosine })
+    };
+    let parts: Option<Vec<exact::Member<'_>>> = members.iter().zip(weights).map(part).collect();
+    let parts = parts.ok_or_else(|| Error::config("`fuse.method = \"concat\"` needs vectors of every member"))?;
+    let (id_ranks, progress) = search;
+    top_k_of_sum(&parts, Search { depth: config.depth, id_ranks, memory: config.memory, task: "fuse", progress })
+}
+
+fn weights(members: &[Heard<'_>], config: &FuseConfig) -> Vec<f64> {
+    let weight = |member: &Heard<'_>| match config.weighting {
+        Weighting::Equal => 1.0,
+        Weighting::ByHand => config.weights.get(member.name).copied().unwrap_or(1.0),
+        Weighting::InverseSpread => 1.0 / mean_spread(member.rankings),
+    };
+    members.iter().map(weight).collect()
 }
 
 /// The standard deviation of scores within a list, averaged over the lists of two passages and more.
-fn mean_spread(run: &Run) -> f64 {
-    let spreads: Vec<f64> = run.rankings().iter().filter(|list| list.len() > 1).map(|list| moments(list).1).collect();
+fn mean_spread(rankings: &[Ranking]) -> f64 {
+    let spreads: Vec<f64> = rankings.iter().filter(|list| list.len() > 1).map(|list| moments(list).1).collect();
     (spreads.iter().sum::<f64>() / spreads.len().max(1) as f64).max(1e-9)
 }
 
@@ -242,55 +268,6 @@ fn normalised(list: &[Scored], normalisation: Normalisation) -> Vec<f64> {
         Normalisation::ZScore => moments(list),
     };
     scores().map(|score| (score - origin) / unit.max(1e-9)).collect()
-}
-
-struct Concat<'a> {
-    weights: Vec<f64>,
-    config: &'a FuseConfig,
-    id_ranks: &'a [u32],
-}
-
-/// Exact search over the concatenation, a block of passages at a time, so that only one block is ever in memory.
-fn concat(partition: &Partition, split: Split, members: &[Member<'_>], concat: &Concat<'_>) -> Result<Run> {
-    let total: f64 = concat.weights.iter().sum();
-    let scales: Vec<f32> = concat.weights.iter().map(|weight| (weight / total).sqrt() as f32).collect();
-    let open = |what: &str| -> Result<Vec<Vectors>> {
-        let artefacts = members.iter().map(|member| member.embeddings.expect("checked by check_members"));
-        artefacts.map(|artefact| Vectors::open(artefact, &partition.language, what)).collect()
-    };
-    let (queries, passages) = (open(&format!("queries.{}", split.name()))?, open("passages")?);
-    let dimension: usize = passages.iter().map(Vectors::dimension).sum();
-    let query_matrix = concatenate(&queries, &scales, 0..queries[0].rows());
-    let count = partition.corpus.len();
-    let block = (concat.config.memory / (8 * dimension)).clamp(1, count.max(1));
-    let mut rankings = vec![Ranking::new(); queries[0].rows()];
-    for start in (0..count).step_by(block) {
-        let rows = start..(start + block).min(count);
-        let vectors = concatenate(&passages, &scales, rows.clone());
-        let (left, right) = (Matrix::new(&query_matrix, dimension)?, Matrix::new(&vectors, dimension)?);
-        let found = top_k(left, right, concat.config.depth, &concat.id_ranks[rows], concat.config.memory / 2)?;
-        for (ranking, found) in rankings.iter_mut().zip(found) {
-            let shifted = found.into_iter().map(|s| Scored { passage: PassageIndex(s.passage.0 + start as u32), ..s });
-            ranking.extend(shifted);
-            ranking.sort_unstable_by(|a, b| rank_order(a, b, concat.id_ranks));
-            ranking.truncate(concat.config.depth);
-        }
-    }
-    Ok(Run::new(rankings, concat.id_ranks))
-}
-
-/// Rows of the members' unit vectors side by side, each scaled; a zero vector stays zero.
-fn concatenate(members: &[Vectors], scales: &[f32], rows: std::ops::Range<usize>) -> Vec<f32> {
-    let dimension: usize = members.iter().map(Vectors::dimension).sum();
-    let mut values = Vec::with_capacity(rows.len() * dimension);
-    for row in rows {
-        for (member, scale) in members.iter().zip(scales) {
-            let vector = member.row(row);
-            let norm = vector.iter().map(|x| f64::from(*x) * f64::from(*x)).sum::<f64>().sqrt() as f32;
-            values.extend(vector.iter().map(|x| x * (scale / norm.max(f32::MIN_POSITIVE))));
-        }
-    }
-    values
 }
 
 #[cfg(test)]
