@@ -7,5 +7,7 @@
 pub mod arms;
 mod ensemble;
 pub mod place;
+pub mod plan;
 pub mod settings;
+pub mod status;
 pub mod walk;

@@ -11,7 +11,7 @@ use serde::Serialize;
 use crate::artefact::{Artefact, Recipe};
 use crate::dataset::Dataset;
 use crate::engine::Engine;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::progress::Progress;
 
 /// The work folder with everything that stages need to run: shared by all arms, so that equal stages run once.
@@ -24,6 +24,19 @@ pub struct Workshop<'a> {
     progress: &'a Progress<'a>,
     artefacts: RefCell<HashMap<PathBuf, Artefact>>,
     datasets: RefCell<HashMap<String, Rc<Dataset>>>,
+    seen: RefCell<Vec<Seen>>,
+    only_look: bool,
+}
+
+/// An artefact that was made or found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seen {
+    /// The stage.
+    pub stage: &'static str,
+    /// Its folder.
+    pub folder: PathBuf,
+    /// Size of its data files.
+    pub bytes: u64,
 }
 
 /// What determines where an artefact lies: its stage, configuration, seed and inputs.
@@ -69,7 +82,26 @@ impl<'a> Workshop<'a> {
             progress,
             artefacts: RefCell::default(),
             datasets: RefCell::default(),
+            seen: RefCell::default(),
+            only_look: false,
         }
+    }
+
+    /// Makes nothing any more: a stage whose artefact is missing is an error that says so.
+    #[must_use]
+    pub fn only_look(mut self) -> Self {
+        self.only_look = true;
+        self
+    }
+
+    /// The artefacts that were made or found since [`forget`](Self::forget), in order.
+    pub fn seen(&self) -> Vec<Seen> {
+        self.seen.borrow().clone()
+    }
+
+    /// Begins a new list of what is seen.
+    pub fn forget(&self) {
+        self.seen.borrow_mut().clear();
     }
 
     /// Opens models.
@@ -106,18 +138,30 @@ impl<'a> Workshop<'a> {
     /// one process each artefact is made and checked once.
     pub fn stage(&self, place: &Place, make: impl FnOnce(&Path) -> Result<Artefact>) -> Result<Artefact> {
         let folder = self.folder(place);
-        if let Some(artefact) = self.artefacts.borrow().get(&folder) {
-            return Ok(artefact.clone());
-        }
-        let (before, started) = (key_of(&folder), Instant::now());
-        let artefact = make(&folder)?;
+        let known = self.artefacts.borrow().get(&folder).cloned();
+        let artefact = match known {
+            Some(artefact) => artefact,
+            None if self.only_look && !folder.join("manifest.json").exists() => {
+                return Err(Error::data(format!("{} is not made yet", place.stage)));
+            }
+            None if self.only_look => Artefact::open(&folder)?,
+            None => self.make(place.stage, &folder, make)?,
+        };
+        let bytes = artefact.manifest().files.iter().map(|file| file.bytes).sum();
+        self.seen.borrow_mut().push(Seen { stage: place.stage, folder: folder.clone(), bytes });
+        self.artefacts.borrow_mut().insert(folder, artefact.clone());
+        Ok(artefact)
+    }
+
+    fn make(&self, stage: &str, folder: &Path, make: impl FnOnce(&Path) -> Result<Artefact>) -> Result<Artefact> {
+        let (before, started) = (key_of(folder), Instant::now());
+        let artefact = make(folder)?;
         let state = if before.as_deref() == Some(artefact.key()) {
             "up to date".to_owned()
         } else {
             format!("done in {:.1} s", started.elapsed().as_secs_f64())
         };
-        self.progress.say(&format!("{:<9} {state}{}", place.stage, headline(&artefact)));
-        self.artefacts.borrow_mut().insert(folder, artefact.clone());
+        self.progress.say(&format!("{stage:<9} {state}{}", headline(&artefact)));
         Ok(artefact)
     }
 

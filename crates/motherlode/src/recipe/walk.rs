@@ -8,7 +8,7 @@ use crate::batch::{self, BatchInputs};
 use crate::corpus::Language;
 use crate::dataset::{Dataset, Split};
 use crate::encode::{self, EncodeInputs, EncoderConfig};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::evaluate::{self, CompareInputs, EvaluateInputs, System};
 use crate::fetch::{self, ModelConfig};
 use crate::fuse::{self, FuseInputs, Member};
@@ -49,7 +49,7 @@ pub fn run(workshop: &Workshop<'_>, variants: &[Variant]) -> Result<Finished> {
     let mut baselines: BTreeMap<String, Artefact> = BTreeMap::new();
     for variant in variants {
         workshop.progress().say(&format!("{}, seed {}", variant.name, variant.seed));
-        let walk = Walk { workshop, settings: &variant.settings, seed: variant.seed, llm: &llm };
+        let walk = Walk { workshop, settings: &variant.settings, seed: variant.seed, llm: Some(&llm) };
         let base = walk.base()?;
         baselines.insert("BM25".to_owned(), walk.lexical_baseline(&base)?);
         baselines.insert(untouched_name(variants, &variant.settings), walk.untouched(&base)?);
@@ -63,6 +63,15 @@ pub fn run(workshop: &Workshop<'_>, variants: &[Variant]) -> Result<Finished> {
     let pages = workshop.pages(&first.name);
     report(&experiment, &pages)?;
     Ok(Finished { page: pages.join("index.html"), table, spent: llm.usage() })
+}
+
+/// Walks one variant in a workshop that [only looks](Workshop::only_look).
+pub(super) fn look(workshop: &Workshop<'_>, variant: &Variant) -> Result<()> {
+    let walk = Walk { workshop, settings: &variant.settings, seed: variant.seed, llm: None };
+    let base = walk.base()?;
+    walk.lexical_baseline(&base)?;
+    walk.untouched(&base)?;
+    walk.arm(base).map(drop)
 }
 
 /// "untouched", with the model's name where the recipe tunes several.
@@ -98,7 +107,7 @@ struct Walk<'a> {
     workshop: &'a Workshop<'a>,
     settings: &'a Settings,
     seed: u64,
-    llm: &'a Llm,
+    llm: Option<&'a Llm>,
 }
 
 /// What all later stages start from.
@@ -124,6 +133,10 @@ impl Walk<'_> {
     /// The choice of train queries is the same for all seeds of an experiment, so that seeds differ in training alone.
     fn seed_of_data(&self) -> u64 {
         0
+    }
+
+    fn llm(&self) -> Result<&Llm> {
+        self.llm.ok_or_else(|| Error::data("no language model may be asked while looking"))
     }
 
     fn model(&self, config: &ModelConfig) -> Result<Artefact> {
@@ -256,7 +269,7 @@ impl Walk<'_> {
         }
         let place = Place::new("judge", config)?.seed(self.seed_of_data()).input("candidates", candidates);
         let inputs = JudgeInputs { dataset: &base.dataset, candidates, split: Split::Train };
-        let make = |out: &std::path::Path| judge::judge(&inputs, config, self.seed_of_data(), self.llm, out, self.workshop.progress());
+        let make = |out: &std::path::Path| judge::judge(&inputs, config, self.seed_of_data(), self.llm()?, out, self.workshop.progress());
         self.workshop.stage(&place, make).map(Some)
     }
 
@@ -271,7 +284,7 @@ impl Walk<'_> {
         };
         let inputs = GenerateInputs { dataset: &base.dataset, split: Split::Train, candidates, judgements, retrieve: &retrieve };
         let make = |out: &std::path::Path| {
-            generate::generate(&inputs, (config, &self.settings.judge), self.llm, out, self.workshop.progress())
+            generate::generate(&inputs, (config, &self.settings.judge), self.llm()?, out, self.workshop.progress())
         };
         self.workshop.stage(&place, make).map(Some)
     }
