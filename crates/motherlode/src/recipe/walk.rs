@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::rc::Rc;
 
 use crate::artefact::Artefact;
 use crate::batch::{self, BatchInputs};
@@ -74,6 +75,13 @@ pub(super) fn look(workshop: &Workshop<'_>, variant: &Variant) -> Result<()> {
     walk.arm(base).map(drop)
 }
 
+/// The data set and the model to be tuned, made or found.
+pub(super) fn data_and_model(workshop: &Workshop<'_>, variant: &Variant) -> Result<(Rc<Dataset>, Artefact)> {
+    let walk = Walk { workshop, settings: &variant.settings, seed: variant.seed, llm: None };
+    let (_, dataset) = walk.dataset()?;
+    Ok((dataset, walk.model(&variant.settings.model)?))
+}
+
 /// "untouched", with the model's name where the recipe tunes several.
 fn untouched_name(variants: &[Variant], settings: &Settings) -> String {
     let same = |other: &Variant| other.settings.model == settings.model && other.settings.encoder == settings.encoder;
@@ -113,18 +121,23 @@ struct Walk<'a> {
 /// What all later stages start from.
 struct Base {
     data: Artefact,
-    dataset: std::rc::Rc<Dataset>,
+    dataset: Rc<Dataset>,
     model: Artefact,
     vectors: Artefact,
 }
 
 impl Walk<'_> {
-    fn base(&self) -> Result<Base> {
+    fn dataset(&self) -> Result<(Artefact, Rc<Dataset>)> {
         let config = &self.settings.dataset;
         let place = Place::new("dataset", config)?.seed(self.seed_of_data());
         let progress = self.workshop.progress();
         let data = self.workshop.stage(&place, |out| fetch::dataset(config, self.seed_of_data(), out, progress))?;
         let dataset = self.workshop.open_dataset(&data)?;
+        Ok((data, dataset))
+    }
+
+    fn base(&self) -> Result<Base> {
+        let (data, dataset) = self.dataset()?;
         let model = self.model(&self.settings.model)?;
         let vectors = self.encode(&dataset, &data, &model, &self.settings.encoder)?;
         Ok(Base { data, dataset, model, vectors })
