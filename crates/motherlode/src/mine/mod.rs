@@ -1,5 +1,7 @@
 //! Mining: from a fused run to candidates for hard negatives, with every positive and its twins removed.
 
+pub mod filter;
+
 use serde::{Deserialize, Serialize};
 
 /// What one retriever said of a candidate.
