@@ -3,13 +3,8 @@
 //! Reads the fused run, the members' runs (for evidence) and the vectors of the untouched model that is to be tuned (for
 //! the scores that the baseline miners need). Writes `LANG.jsonl`, one line of [`QueryCandidates`] a query.
 
-mod agreement;
-mod candidates;
 pub mod filter;
 
-use std::path::Path;
-
-use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::artefact::{Artefact, Outcome, Recipe, Summary, draft};
