@@ -1,1 +1,3 @@
-//! Training: loss, schedule, checkpoints, and the loop over planned batches.
+//! Training.
+pub mod loss;
+pub mod schedule;
