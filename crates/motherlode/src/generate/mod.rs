@@ -1,5 +1,7 @@
 //! Generation: queries that fall short of negatives get new ones, found through a query that a language model wrote.
 
+mod prompt;
+
 use serde::{Deserialize, Serialize};
 
 use crate::judge::Judgement;

@@ -1,5 +1,7 @@
 //! Judging: a language model says which candidates answer the query after all.
 
+mod prompt;
+
 use serde::{Deserialize, Serialize};
 
 /// What became of a candidate.

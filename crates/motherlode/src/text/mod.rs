@@ -3,4 +3,5 @@
 pub mod analyse;
 pub mod language;
 pub mod normalise;
+pub mod prompts;
 pub mod tokenize;
