@@ -369,7 +369,7 @@ impl<'a> Matrix<'a> {
 
     /// Refuses NaN and infinities; `what` names the vectors in the message, which counts them from 0.
     pub fn check_finite(&self, what: &str) -> Result<()> {
-        let rows = (1_usize << 16).div_ceil(self.dimension);
+        let rows = (1 << 16_usize).div_ceil(self.dimension);
         (0..self.rows().div_ceil(rows)).into_par_iter().try_for_each(|part| {
             let start = part * rows;
             self.slice(start..(start + rows).min(self.rows())).check_finite_from(what, start)
