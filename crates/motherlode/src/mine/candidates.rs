@@ -2,10 +2,10 @@
 
 use std::collections::{HashMap, HashSet};
 
-use super::{Candidate, Evidence, MineConfig, QueryCandidates, Similarity};
+use super::{Candidate, Evidence, MineConfig, QueryCandidates};
 use crate::corpus::PassageIndex;
 use crate::dataset::Partition;
-use crate::encode::Vectors;
+use crate::encode::Matrix;
 use crate::qrels::Qrels;
 use crate::queries::QueryIndex;
 use crate::run::Scored;
@@ -32,13 +32,13 @@ pub struct Removed {
 pub struct Miners<'a> {
     partition: &'a Partition,
     qrels: &'a Qrels,
-    passages: &'a Vectors,
+    passages: Matrix<'a>,
     config: &'a MineConfig,
 }
 
 impl<'a> Miners<'a> {
     /// For one language; `passages` are the vectors of the untouched model.
-    pub fn new(partition: &'a Partition, qrels: &'a Qrels, passages: &'a Vectors, config: &'a MineConfig) -> Self {
+    pub fn new(partition: &'a Partition, qrels: &'a Qrels, passages: Matrix<'a>, config: &'a MineConfig) -> Self {
         Self { partition, qrels, passages, config }
     }
 
@@ -86,16 +86,8 @@ impl<'a> Miners<'a> {
     }
 
     fn similarity(&self, vector: &[f32], passage: PassageIndex) -> f32 {
-        let other = self.passages.row(passage.at());
-        match self.config.similarity {
-            Similarity::Dot => dot(vector, other) as f32,
-            Similarity::Cosine => (dot(vector, other) / (dot(vector, vector) * dot(other, other)).sqrt().max(1e-30)) as f32,
-        }
+        self.config.similarity.of(vector, self.passages.row(passage.at()))
     }
-}
-
-fn dot(a: &[f32], b: &[f32]) -> f64 {
-    a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
 }
 
 fn by_passage(list: &[Scored]) -> HashMap<PassageIndex, (u32, f32)> {

@@ -3,19 +3,15 @@
 //! Reads the fused run, the members' runs (for evidence) and the vectors of the untouched model that is to be tuned (for
 //! the scores that the baseline miners need). Writes `LANG.jsonl`, one line of [`QueryCandidates`] a query.
 
-mod agreement;
-mod candidates;
 pub mod filter;
 
-use std::path::Path;
-
-use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::artefact::{Artefact, Outcome, Recipe, Summary, draft};
 use crate::dataset::{Dataset, Partition, Split};
-use crate::encode::Vectors;
+use crate::encode::{Vectors, VectorsOf};
 use crate::error::{Error, Result};
+use crate::index::exact::Similarity;
 use crate::progress::Progress;
 use crate::queries::QueryIndex;
 use crate::run::Run;
@@ -61,17 +57,6 @@ pub struct QueryCandidates {
     pub positives: Vec<(String, f32)>,
     /// The candidates by rank.
     pub candidates: Vec<Candidate>,
-}
-
-/// How the untouched model compares vectors.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Similarity {
-    /// Cosine.
-    #[default]
-    Cosine,
-    /// Dot product, for models trained with it, such as mDPR.
-    Dot,
 }
 
 /// The knobs of section `[mine]`.
@@ -148,12 +133,12 @@ fn mine_partition(
     progress: &Progress<'_>,
 ) -> Result<Vec<(QueryCandidates, Removed)>> {
     let judged = partition.split(inputs.split)?;
-    let fused = open_run(inputs.fused, partition, inputs.split)?;
+    let fused = open_run(inputs.fused, inputs.dataset, &partition.language, inputs.split)?;
     let names = inputs.members.iter().map(|(name, _)| *name);
-    let runs: Vec<Run> = inputs.members.iter().map(|(_, run)| open_run(run, partition, inputs.split)).collect::<Result<_>>()?;
-    let passages = Vectors::open(inputs.embeddings, &partition.language, "passages")?;
-    let queries = Vectors::open(inputs.embeddings, &partition.language, &format!("queries.{}", inputs.split.name()))?;
-    let miners = Miners::new(partition, &judged.qrels, &passages, config);
+    let runs: Vec<Run> = inputs.members.iter().map(|(_, run)| open_run(run, inputs.dataset, &partition.language, inputs.split)).collect::<Result<_>>()?;
+    let passages = Vectors::open(inputs.embeddings, &partition.language, VectorsOf::Passages)?;
+    let queries = Vectors::open(inputs.embeddings, &partition.language, VectorsOf::Queries(inputs.split))?;
+    let miners = Miners::new(partition, &judged.qrels, passages.matrix(), config);
     progress.begin(&format!("mine {}", partition.language), judged.queries.len(), "queries");
     let lists = |query: QueryIndex| {
         let members = names.clone().zip(runs.iter().map(move |run| run.ranking(query))).collect();
@@ -161,7 +146,7 @@ fn mine_partition(
     };
     let indices: Vec<QueryIndex> = judged.queries.iter().map(|(query, _)| query).collect();
     let mined = indices.par_iter().map(|query| {
-        let found = miners.candidates(*query, &judged.queries.query(*query).id, &lists(*query), queries.row(query.at()));
+        let found = miners.candidates(*query, &judged.queries.query(*query).id, &lists(*query), queries.matrix().row(query.at()));
         progress.advance(1);
         found
     });
