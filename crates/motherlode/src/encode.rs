@@ -127,6 +127,11 @@ impl TextEncoder {
         Ok(Self { input, encoder, batch_tokens: config.batch_tokens })
     }
 
+    /// Number of tokens that the encoder reads of these passages.
+    pub fn count_tokens(&self, passages: &[Passage<'_>]) -> Result<usize> {
+        Ok(self.input.passages(passages)?.tokens())
+    }
+
     /// Length of the vectors.
     pub fn dimension(&self) -> usize {
         self.encoder.dimension()
@@ -364,12 +369,15 @@ impl<'a> Matrix<'a> {
     /// The vectors `range`.
     #[must_use]
     pub fn slice(&self, range: Range<usize>) -> Self {
-        Self { dimension: self.dimension, values: &self.values[range.start * self.dimension..range.end * self.dimension] }
+        Self {
+            dimension: self.dimension,
+            values: &self.values[range.start * self.dimension..range.end * self.dimension],
+        }
     }
 
     /// Refuses NaN and infinities; `what` names the vectors in the message, which counts them from 0.
     pub fn check_finite(&self, what: &str) -> Result<()> {
-        let rows = (1 << 16_usize).div_ceil(self.dimension);
+        let rows = (1_usize << 16).div_ceil(self.dimension);
         (0..self.rows().div_ceil(rows)).into_par_iter().try_for_each(|part| {
             let start = part * rows;
             self.slice(start..(start + rows).min(self.rows())).check_finite_from(what, start)

@@ -118,7 +118,8 @@ pub fn lexical(
 pub(crate) fn expect_input(artefact: &Artefact, stages: &[&str], dataset: &Dataset) -> Result<()> {
     let manifest = artefact.manifest();
     if !stages.contains(&manifest.stage.as_str()) {
-        let message = format!("expected an artefact of `{}`, this one is of `{}`", stages.join("` or `"), manifest.stage);
+        let message =
+            format!("expected an artefact of `{}`, this one is of `{}`", stages.join("` or `"), manifest.stage);
         return Err(Error::file(artefact.folder(), message));
     }
     match manifest.inputs.get("dataset") {
@@ -221,7 +222,9 @@ mod tests {
         let less_memory = SearchConfig { memory: 1, ..config };
         let again = dense(&dataset, &vectors, Split::Dev, &less_memory, &out, &silent).unwrap();
         assert_eq!(again.key(), artefact.key(), "memory is no part of the key");
-        assert!(open_run(&artefact, &dataset, &english(), Split::Train).unwrap_err().to_string().contains("no such run"));
+        assert!(
+            open_run(&artefact, &dataset, &english(), Split::Train).unwrap_err().to_string().contains("no such run")
+        );
     }
 
     #[test]

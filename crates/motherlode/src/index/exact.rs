@@ -41,7 +41,8 @@ impl Similarity {
             Self::Dot => dot,
             Self::Cosine => dot * f64::from(inverse_length(a)) * f64::from(inverse_length(b)),
         };
-        score as f32
+        // A negative zero counts as zero, so that equal scores are ties.
+        score as f32 + 0.0
     }
 }
 
@@ -254,14 +255,15 @@ fn collect(best: &mut Best, scores: &[f32], start: usize, id_ranks: &[u32]) -> R
         if score.is_nan() {
             broken = Some(passage);
         } else {
-            // A negative zero counts as zero, so that equal scores are ties.
+            // As above, a negative zero counts as zero.
             best.push(Scored { passage, score: score + 0.0 }, id_ranks);
         }
     });
     match broken {
-        Some(passage) => {
-            Err(Error::data(format!("the score of passage vector {} is no number; its values are too large", passage.0)))
-        }
+        Some(passage) => Err(Error::data(format!(
+            "the score of passage vector {} is no number; its values are too large",
+            passage.0
+        ))),
         None => Ok(()),
     }
 }
@@ -359,8 +361,7 @@ mod tests {
             Embeddings::new(64, values).unwrap()
         };
         let id_ranks = ranks(700);
-        let expected =
-            brute_force(&join(&q, &|number| weights[number]), &join(&p, &|_| 1.0), 50, &id_ranks);
+        let expected = brute_force(&join(&q, &|number| weights[number]), &join(&p, &|_| 1.0), 50, &id_ranks);
         let member = |n: usize| Member {
             queries: (&q[n]).into(),
             passages: (&p[n]).into(),
@@ -378,9 +379,8 @@ mod tests {
     fn values_that_are_not_finite_and_wrong_shapes_are_refused() {
         let (q, p) = (random(3, 8, "q"), random(600, 8, "p"));
         let id_ranks = ranks(600);
-        let fails = |q: &Embeddings, p: &Embeddings| {
-            top_k(q.into(), p.into(), 5, &id_ranks, MEMORY).unwrap_err().to_string()
-        };
+        let fails =
+            |q: &Embeddings, p: &Embeddings| top_k(q.into(), p.into(), 5, &id_ranks, MEMORY).unwrap_err().to_string();
         for value in [f32::NAN, f32::NEG_INFINITY] {
             let mut broken = p.clone();
             broken.row_mut(577)[3] = value;
@@ -391,7 +391,10 @@ mod tests {
         assert!(fails(&broken, &p).contains("query vector 1"));
         assert!(fails(&random(3, 7, "q"), &p).contains("dimension 8"));
         assert!(fails(&q, &random(599, 8, "p")).contains("600"));
-        assert!(top_k_of_sum(&[], Search { depth: 1, id_ranks: &[], memory: 1, task: "", progress: &Progress::silent() }).is_err());
+        assert!(
+            top_k_of_sum(&[], Search { depth: 1, id_ranks: &[], memory: 1, task: "", progress: &Progress::silent() })
+                .is_err()
+        );
     }
 
     #[test]

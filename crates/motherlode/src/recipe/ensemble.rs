@@ -1,20 +1,20 @@
 //! The ensemble of a recipe: its members' runs, and retrieval for queries that did not exist when the runs were made.
 
+use std::collections::BTreeSet;
+
 use crate::artefact::Artefact;
 use crate::corpus::Language;
 use crate::dataset::{Dataset, Partition, Split};
 use crate::encode::{EncoderConfig, Matrix, TextEncoder, Vectors, VectorsOf};
 use crate::engine::{Embeddings, Engine};
 use crate::error::{Error, Result};
-use crate::fuse::{FuseConfig, Heard, Member, fuse_rankings};
+use crate::fuse::{self, FuseConfig, MemberVectors, Method, fuse_rankings, fuse_vectors};
 use crate::index::bm25::{Bm25Index, file_name};
 use crate::index::exact::top_k;
-use crate::mine::{Lists, MineConfig, Miners, QueryCandidates};
+use crate::mine::{self, Found, MineConfig, QueryCandidates, Question, RetrieverList, candidates_for};
 use crate::progress::Progress;
 use crate::run::Ranking;
-
-/// Bytes for the tiles of a search over new texts.
-const MEMORY: usize = crate::search::DEFAULT_MEMORY;
+use crate::search::DEFAULT_MEMORY;
 
 /// The members with what is needed to ask them anew.
 pub(super) struct Ensemble {
@@ -48,13 +48,26 @@ impl Ensemble {
         self.members.push(Asked { name: name.to_owned(), run, source });
     }
 
-    /// The members with their runs over the train queries.
-    pub(super) fn members(&self) -> Vec<Member<'_>> {
-        let member = |member| {
-            let Asked { name, run, source } = member;
-            Member { name, run, embeddings: source.vectors() }
+    /// What `fuse` takes: vectors for `concat`, else runs.
+    ///
+    /// # Errors
+    /// `concat` with a member that has no vectors.
+    pub(super) fn fused(&self) -> Result<Vec<fuse::Member<'_>>> {
+        let member = |member: &'_ Asked| match (self.fuse.method, member.source.vectors()) {
+            (Method::Concat, None) => Err(Error::config(format!(
+                "`fuse.method = \"concat\"` needs vectors, and `{}` has none; use rrf or combsum",
+                member.name
+            ))),
+            _ => Ok(()),
         };
-        self.members.iter().map(member).collect()
+        self.members.iter().try_for_each(member)?;
+        let member = |member: &'_ Asked| -> fuse::Member<'_> { member.fused(self.fuse.method) };
+        Ok(self.members.iter().map(member).collect())
+    }
+
+    /// The members' runs over the train queries, for the evidence.
+    pub(super) fn runs(&self) -> Vec<mine::Member<'_>> {
+        self.members.iter().map(|member| mine::Member { name: &member.name, run: &member.run }).collect()
     }
 
     /// Vectors of the first dense member.
@@ -73,45 +86,74 @@ impl Ensemble {
     ) -> Result<Vec<QueryCandidates>> {
         let (language, queries) = asked;
         let partition = dataset.partition(language)?;
-        let question = Question {
+        let text = NewTexts {
             partition,
             texts: queries.iter().map(|(_, text)| text.as_str()).collect(),
             id_ranks: partition.corpus.id_ranks(),
             depth: self.fuse.depth,
         };
-        let answers: Vec<Answer> = self.members.iter().map(|member| member.source.ask(&question, engine)).collect::<Result<_>>()?;
-        let heard = self.members.iter().zip(&answers).map(|(member, answer)| answer.heard(&member.name));
-        let heard: Vec<Heard<'_>> = heard.collect::<Result<_>>()?;
-        let fused = fuse_rankings(heard, &self.fuse, &question.id_ranks, &Progress::silent())?;
-        self.mine_new(partition, untouched, queries, (&answers, &fused))
+        let answers: Vec<Answer> =
+            self.members.iter().map(|member| member.source.ask(&text, engine)).collect::<Result<_>>()?;
+        let fused = self.fuse_answers(&answers, &text.id_ranks)?;
+        let asked: Vec<&str> = queries.iter().map(|(id, _)| id.as_str()).collect();
+        self.mine_new(partition, untouched, &asked, (&answers, &fused))
+    }
+
+    fn fuse_answers(&self, answers: &[Answer], id_ranks: &[u32]) -> Result<Vec<Ranking>> {
+        if self.fuse.method == Method::Concat {
+            let mut members = Vec::new();
+            for (member, answer) in self.members.iter().zip(answers) {
+                let (queries, passages) = answer.vectors.as_ref().expect("members without vectors were refused");
+                let queries = Matrix::new(queries.dimension(), queries.values())?;
+                members.push(MemberVectors { name: &member.name, queries, passages: passages.matrix() });
+            }
+            return fuse_vectors(&members, &self.fuse, id_ranks, &Progress::silent());
+        }
+        let lists = self.members.iter().zip(answers);
+        let lists: Vec<(&str, &[Ranking])> =
+            lists.map(|(member, answer)| (member.name.as_str(), answer.rankings.as_slice())).collect();
+        fuse_rankings(&lists, &self.fuse, id_ranks)
     }
 
     fn mine_new(
         &self,
         partition: &Partition,
         untouched: &Artefact,
-        queries: &[(String, String)],
+        queries: &[&str],
         found: (&[Answer], &[Ranking]),
     ) -> Result<Vec<QueryCandidates>> {
         let (answers, fused) = found;
         let judged = partition.split(Split::Train)?;
         let passages = Vectors::open(untouched, &partition.language, VectorsOf::Passages)?;
         let vectors = Vectors::open(untouched, &partition.language, VectorsOf::Queries(Split::Train))?;
-        let miners = Miners::new(partition, &judged.qrels, passages.matrix(), &self.mine);
-        let mut mined = Vec::with_capacity(queries.len());
-        for (at, (id, _)) in queries.iter().enumerate() {
-            let query = judged.queries.find(id).ok_or_else(|| Error::data(format!("no train query has the id `{id}`")))?;
-            let members = self.members.iter().zip(answers);
-            let members = members.map(|(member, answer)| (member.name.as_str(), answer.rankings[at].as_slice())).collect();
-            let lists = Lists { fused: &fused[at], members };
-            mined.push(miners.candidates(query, id, &lists, vectors.matrix().row(query.at())).0);
-        }
-        Ok(mined)
+        let nothing = BTreeSet::new();
+        let mine_one = |(at, id): (usize, &&str)| {
+            let missing = || Error::data(format!("no train query has the id `{id}`"));
+            let query = judged.queries.find(id).ok_or_else(missing)?;
+            let list = |(member, answer): (&'_ Asked, &'_ Answer)| -> (String, Ranking) {
+                (member.name.clone(), answer.rankings[at].clone())
+            };
+            let lists: Vec<(String, Ranking)> = self.members.iter().zip(answers).map(list).collect();
+            let members: Vec<RetrieverList<'_>> =
+                lists.iter().map(|(name, ranking)| RetrieverList { name, ranking }).collect();
+            let vector = vectors.matrix().row(query.at());
+            let question = Question { partition, judged, query, vector, passages: passages.matrix() };
+            let found = Found { fused: &fused[at], members: &members, exclude: &nothing };
+            Ok(candidates_for(question, found, &self.mine).candidates)
+        };
+        queries.iter().enumerate().map(mine_one).collect()
+    }
+}
+
+impl Asked {
+    fn fused(&self, method: Method) -> fuse::Member<'_> {
+        let vectors = self.source.vectors().filter(|_| method == Method::Concat);
+        fuse::Member { name: &self.name, artefact: vectors.unwrap_or(&self.run) }
     }
 }
 
 /// New texts for one language.
-struct Question<'a> {
+struct NewTexts<'a> {
     partition: &'a Partition,
     texts: Vec<&'a str>,
     id_ranks: Vec<u32>,
@@ -124,16 +166,6 @@ struct Answer {
     vectors: Option<(Embeddings, Vectors)>,
 }
 
-impl Answer {
-    fn heard<'a>(&'a self, name: &'a str) -> Result<Heard<'a>> {
-        let vectors = match &self.vectors {
-            Some((queries, passages)) => Some((Matrix::new(queries.dimension(), queries.values())?, passages.matrix())),
-            None => None,
-        };
-        Ok(Heard { name, rankings: &self.rankings, vectors })
-    }
-}
-
 impl Source {
     fn vectors(&self) -> Option<&Artefact> {
         match self {
@@ -142,18 +174,18 @@ impl Source {
         }
     }
 
-    fn ask(&self, question: &Question<'_>, engine: &dyn Engine) -> Result<Answer> {
-        let language = &question.partition.language;
+    fn ask(&self, new: &NewTexts<'_>, engine: &dyn Engine) -> Result<Answer> {
+        let language = &new.partition.language;
         match self {
             Self::Lexical { index } => {
                 let bm25 = Bm25Index::open(&index.path(&file_name(language)), language)?;
-                Ok(Answer { rankings: bm25.search(&question.texts, question.depth, &question.id_ranks), vectors: None })
+                Ok(Answer { rankings: bm25.search(&new.texts, new.depth, &new.id_ranks), vectors: None })
             }
             Self::Dense { vectors, model, encoder } => {
-                let queries = TextEncoder::open(engine, model.folder(), encoder)?.queries(&question.texts)?;
+                let queries = TextEncoder::open(engine, model.folder(), encoder)?.queries(&new.texts)?;
                 let passages = Vectors::open(vectors, language, VectorsOf::Passages)?;
                 let matrix = Matrix::new(queries.dimension(), queries.values())?;
-                let rankings = top_k(matrix, passages.matrix(), question.depth, &question.id_ranks, MEMORY)?;
+                let rankings = top_k(matrix, passages.matrix(), new.depth, &new.id_ranks, DEFAULT_MEMORY)?;
                 Ok(Answer { rankings, vectors: Some((queries, passages)) })
             }
         }

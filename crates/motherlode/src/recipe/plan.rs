@@ -79,7 +79,7 @@ fn plan_variant(workshop: &Workshop<'_>, variant: &Variant) -> Result<VariantPla
     let (calls, call_tokens) = judging(settings, &dataset, queries, measured.characters);
     let batch = &settings.batch;
     let texts_a_step = batch.queries as f64 * (1.0 + batch.negatives as f64);
-    let train_queries = (queries as f64 * (1.0 - settings.sample.validation)).ceil();
+    let train_queries = (queries as f64 * (1.0 - settings.sample.validation_share)).ceil();
     let weights = std::fs::metadata(model.path("model.safetensors")).map_or(0, |file| file.len());
     let vectors = (passages + all_queries) * measured.dimension * 4 * encoders;
     Ok(VariantPlan {
@@ -119,7 +119,7 @@ fn judging(settings: &Settings, dataset: &Dataset, queries: usize, characters: f
     if judge.method == judge::Method::None {
         return (0, 0.0);
     }
-    let depth = (judge.depth as usize).min(settings.mine.depth + settings.mine.deeper);
+    let depth = (judge.depth as usize).min(settings.mine.depth);
     let pairs = (queries * depth).min(judge.max_pairs.unwrap_or(usize::MAX));
     let probes = dataset.partitions.len() * 2 * (judge.canaries + judge.calibration);
     let calls = (pairs + probes) * judge.votes as usize;
@@ -138,7 +138,7 @@ fn measure(workshop: &Workshop<'_>, settings: &Settings, dataset: &Dataset, mode
     let encoder = TextEncoder::open(workshop.engine(), model.folder(), &settings.encoder)?;
     let all = dataset.partitions.iter().flat_map(|partition| partition.corpus.indices().map(move |index| (partition, index)));
     let mut random = keyed(0, "plan", "passages");
-    let sample: Vec<(_, PassageIndex)> = all.sample(&mut random, SAMPLE);
+    let sample: Vec<(_, PassageIndex)> = all.choose_multiple(&mut random, SAMPLE);
     let passages: Vec<Passage<'_>> = sample.iter().map(|(partition, index)| partition.corpus.passage(*index)).collect();
     let tokens = encoder.count_tokens(&passages)?;
     let characters: usize = passages.iter().map(|passage| passage.title.chars().count() + passage.text.chars().count()).sum();

@@ -1,7 +1,7 @@
 //! Walking a recipe: every variant through every stage, then the comparison and the pages.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
 use crate::artefact::Artefact;
@@ -10,10 +10,10 @@ use crate::corpus::Language;
 use crate::dataset::{Dataset, Split};
 use crate::encode::{self, EncodeInputs, EncoderConfig};
 use crate::error::{Error, Result};
-use crate::evaluate::{self, CompareInputs, EvaluateInputs, System};
+use crate::evaluate::{self, Comparison, EvaluateInputs, System};
 use crate::fetch::{self, ModelConfig};
-use crate::fuse::{self, FuseInputs, Member};
-use crate::generate::{self, GenerateInputs};
+use crate::fuse::{self, FuseInputs};
+use crate::generate::{self, GenerateInputs, LanguageCheck};
 use crate::index::bm25;
 use crate::judge::{self, JudgeInputs};
 use crate::llm::{Llm, Usage};
@@ -25,7 +25,7 @@ use crate::report::{Arm, Experiment, report};
 use crate::sample::{self, Example, SampleInputs};
 use crate::search;
 use crate::topic::{self, TopicInputs};
-use crate::train::{self, TrainInputs};
+use crate::train::{self, BaseModel, TrainInputs};
 
 const SPLITS: [Split; 2] = [Split::Train, Split::Dev];
 
@@ -58,7 +58,7 @@ pub fn run(workshop: &Workshop<'_>, variants: &[Variant]) -> Result<Finished> {
     }
     let baselines: Vec<(String, Artefact)> = baselines.into_iter().collect();
     let comparison = compare(workshop, first, &arms, &baselines)?;
-    let table = evaluate::open_comparison(&comparison)?.to_text();
+    let table = Comparison::read(&comparison)?.to_text();
     let experiment =
         Experiment { name: first.name.clone(), arms, baselines, comparison, truth: first.truth.path.clone(), spent: Some(llm.usage()) };
     let pages = workshop.pages(&first.name);
@@ -106,8 +106,7 @@ fn compare(workshop: &Workshop<'_>, settings: &Settings, arms: &[Arm], baselines
     for (index, measures) in systems.iter().flat_map(|system| &system.seeds).enumerate() {
         place = place.input(&format!("{index:04}"), measures);
     }
-    let inputs = CompareInputs { baseline: &baseline, systems: &systems };
-    workshop.stage(&place, |out| evaluate::compare(&inputs, &settings.compare, out, workshop.progress()))
+    workshop.stage(&place, |out| evaluate::compare(&baseline, &systems, &settings.compare, out, workshop.progress()))
 }
 
 /// One variant on its way through the stages.
@@ -124,6 +123,15 @@ struct Base {
     dataset: Rc<Dataset>,
     model: Artefact,
     vectors: Artefact,
+}
+
+/// What training is given.
+struct Given<'a> {
+    examples: &'a Artefact,
+    batches: &'a Artefact,
+    topics: &'a Artefact,
+    candidates: &'a Artefact,
+    judgements: Option<&'a Artefact>,
 }
 
 impl Walk<'_> {
@@ -211,7 +219,7 @@ impl Walk<'_> {
         let topics = self.topic(&base, &ensemble)?;
         let examples = self.sample(&base, &candidates, judgements.as_ref(), supplement.as_ref())?;
         let batches = self.batch(&base, &examples, &topics)?;
-        let trained = self.train(&base, &examples, &batches, &topics)?;
+        let trained = self.train(&base, Given { examples: &examples, batches: &batches, topics: &topics, candidates: &candidates, judgements: judgements.as_ref() })?;
         let vectors = self.encode(&base.dataset, &base.data, &trained, &self.tuned_encoder())?;
         let run = self.search(&base, &vectors, Split::Dev)?;
         let measures = self.evaluate(&base, &run, &selection(&base.dataset, &examples)?)?;
@@ -257,10 +265,10 @@ impl Walk<'_> {
 
     fn fuse(&self, base: &Base, ensemble: &Ensemble) -> Result<Artefact> {
         let config = &self.settings.fuse;
-        let members: Vec<Member<'_>> = ensemble.members();
+        let members = ensemble.fused()?;
         let mut place = Place::new("fuse", config)?.input("dataset", &base.data);
         for member in &members {
-            place = place.input(member.name, member.run);
+            place = place.input(member.name, member.artefact);
         }
         let inputs = FuseInputs { dataset: &base.dataset, split: Split::Train, members: &members };
         self.workshop.stage(&place, |out| fuse::fuse(inputs, config, out, self.workshop.progress()))
@@ -269,9 +277,8 @@ impl Walk<'_> {
     fn mine(&self, base: &Base, ensemble: &Ensemble, fused: &Artefact) -> Result<Artefact> {
         let config = &self.settings.mine;
         let place = Place::new("mine", config)?.input("fused", fused).input("embeddings", &base.vectors);
-        let members: Vec<(&str, &Artefact)> = ensemble.members().iter().map(|member| (member.name, member.run)).collect();
-        let inputs =
-            MineInputs { dataset: &base.dataset, split: Split::Train, fused, members: &members, embeddings: &base.vectors };
+        let members = ensemble.runs();
+        let inputs = MineInputs { dataset: &base.dataset, fused, members: &members, embeddings: &base.vectors };
         self.workshop.stage(&place, |out| mine::mine(inputs, config, out, self.workshop.progress()))
     }
 
@@ -282,7 +289,7 @@ impl Walk<'_> {
         }
         let place = Place::new("judge", config)?.seed(self.seed_of_data()).input("candidates", candidates);
         let inputs = JudgeInputs { dataset: &base.dataset, candidates, split: Split::Train };
-        let make = |out: &std::path::Path| judge::judge(&inputs, config, self.seed_of_data(), self.llm()?, out, self.workshop.progress());
+        let make = |out: &Path| judge::judge(&inputs, config, self.seed_of_data(), self.llm()?, out, self.workshop.progress());
         self.workshop.stage(&place, make).map(Some)
     }
 
@@ -295,11 +302,25 @@ impl Walk<'_> {
         let retrieve = |language: &Language, queries: &[(String, String)]| {
             ensemble.retrieve(self.workshop.engine(), &base.dataset, &base.vectors, (language, queries))
         };
-        let inputs = GenerateInputs { dataset: &base.dataset, split: Split::Train, candidates, judgements, retrieve: &retrieve };
-        let make = |out: &std::path::Path| {
-            generate::generate(&inputs, (config, &self.settings.judge), self.llm()?, out, self.workshop.progress())
+        let language_model = self.language_model()?;
+        let inputs = GenerateInputs {
+            dataset: &base.dataset,
+            split: Split::Train,
+            candidates,
+            judgements,
+            language_model: language_model.as_deref(),
         };
+        let progress = self.workshop.progress();
+        let make = |out: &Path| generate::generate(&inputs, config, self.llm()?, out, &retrieve, progress);
         self.workshop.stage(&place, make).map(Some)
+    }
+
+    /// The language identification model, where new queries are checked with it.
+    fn language_model(&self) -> Result<Option<PathBuf>> {
+        match self.settings.generate.language_check {
+            LanguageCheck::Fasttext => fetch::file("lid.176.ftz", &self.workshop.cache()).map(Some),
+            LanguageCheck::Script => Ok(None),
+        }
     }
 
     /// Clusters the vectors of the first dense retriever, which is often stronger than the model to be tuned.
@@ -323,7 +344,7 @@ impl Walk<'_> {
         for (role, artefact) in [("judgements", judgements), ("supplement", supplement)] {
             place = artefact.into_iter().fold(place, |place, artefact| place.input(role, artefact));
         }
-        let inputs = SampleInputs { dataset: &base.dataset, candidates, judgements, supplement, first: self.settings.mine.depth };
+        let inputs = SampleInputs { dataset: &base.dataset, candidates, judgements, supplement };
         self.workshop.stage(&place, |out| sample::sample(&inputs, config, self.seed, out, self.workshop.progress()))
     }
 
@@ -334,16 +355,24 @@ impl Walk<'_> {
         self.workshop.stage(&place, |out| batch::batch(&inputs, config, self.seed, out, self.workshop.progress()))
     }
 
-    fn train(&self, base: &Base, examples: &Artefact, batches: &Artefact, topics: &Artefact) -> Result<Artefact> {
+    fn train(&self, base: &Base, given: Given<'_>) -> Result<Artefact> {
+        let Given { examples, batches, topics, candidates, judgements } = given;
         let config = &self.settings.train;
         let place = Place::new("train", &(config, &self.settings.encoder))?.seed(self.seed);
         let place = place.input("model", &base.model).input("batches", batches).input("examples", examples);
         let inputs = TrainInputs {
             dataset: &base.dataset,
-            examples,
             batches,
+            examples,
             topics,
-            model: &base.model,
+            candidates: Some(candidates),
+            judgements,
+            base: BaseModel {
+                folder: base.model.folder(),
+                name: &self.settings.model.name,
+                key: base.model.key(),
+                notes: &base.model.summary().notes,
+            },
             encoder: &self.settings.encoder,
             engine: self.workshop.engine(),
         };
