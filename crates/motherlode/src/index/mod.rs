@@ -2,4 +2,4 @@
 
 pub mod bm25;
 pub mod exact;
-mod top;
+pub(crate) mod top;

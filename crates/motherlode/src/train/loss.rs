@@ -489,7 +489,7 @@ fn combine(sum: &mut Embeddings, vectors: &Embeddings, coefficient: impl Fn(usiz
 }
 
 /// The inner product, in sixteen running sums that the compiler turns into vector instructions.
-fn dot(a: &[f32], b: &[f32]) -> f32 {
+pub(super) fn dot(a: &[f32], b: &[f32]) -> f32 {
     const LANES: usize = 16;
     let mut sums = [0.0_f32; LANES];
     let (a_chunks, b_chunks) = (a.chunks_exact(LANES), b.chunks_exact(LANES));
