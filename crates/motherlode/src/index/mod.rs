@@ -2,5 +2,4 @@
 
 pub mod bm25;
 pub mod exact;
-mod product;
-mod top;
+pub(crate) mod top;

@@ -109,3 +109,6 @@ fn recipe(inputs: &TrainInputs<'_>, config: &TrainConfig, seed: u64) -> Result<R
     }
     Ok(recipe)
 }
+
+#[cfg(test)]
+mod tests;
