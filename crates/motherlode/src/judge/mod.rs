@@ -21,7 +21,7 @@ mod prompt;
 mod select;
 mod stage;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod verdict;
 
 pub use calibrate::{Calibration, Estimate, GradeCounts, Rates};
@@ -30,6 +30,7 @@ pub use config::{JudgeConfig, Method, Order, Reference, UnjudgedRule};
 pub use plan::{JudgePlan, LanguagePlan, plan};
 pub(crate) use prompt::passage_text;
 pub use select::judge_candidates;
+pub(crate) use select::{passage_named, query_named};
 pub use stage::{JudgeInputs, judge, lists};
 
 use std::collections::BTreeMap;

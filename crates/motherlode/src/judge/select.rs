@@ -122,14 +122,14 @@ pub(super) fn cases<'a>(
     Ok(cases)
 }
 
-pub(super) fn passage_named(partition: &Partition, id: &str) -> Result<PassageIndex> {
+pub(crate) fn passage_named(partition: &Partition, id: &str) -> Result<PassageIndex> {
     let language = &partition.language;
     partition.corpus.find(id).ok_or_else(|| {
         Error::data(format!("the candidate `{id}` is no passage of `{language}`; mine this data set again"))
     })
 }
 
-pub(super) fn query_named(partition: &Partition, split: Split, id: &str) -> Result<QueryIndex> {
+pub(crate) fn query_named(partition: &Partition, split: Split, id: &str) -> Result<QueryIndex> {
     let language = &partition.language;
     partition.split(split)?.queries.find(id).ok_or_else(|| {
         Error::data(format!("`{id}` is no {} query of `{language}`; mine this data set again", split.name()))
