@@ -287,8 +287,10 @@ mod tests {
     /// Twenty train queries on forty passages; `d0` asks what `q0` asked, and shares its positive.
     fn dataset(folder: &Path) -> Dataset {
         let passages = (0..40).map(|at| (format!("p{at}"), String::new(), format!("text {at}"))).collect();
-        let queries: String = (0..20).map(|query| format!("q{query}\tquestion {query}\n")).collect();
-        let qrels: String = (0..19).map(|query| format!("q{query} 0 p{query} 1\n")).collect();
+        let lines =
+            |count: usize, line: fn(usize) -> String| (0..count).map(line).collect::<Vec<_>>().join("\n") + "\n";
+        let queries = lines(20, |query| format!("q{query}\tquestion {query}"));
+        let qrels = lines(19, |query| format!("q{query} 0 p{query} 1"));
         let splits = vec![
             (Split::Train, queries, qrels + "q0 0 p39 0\n"),
             (Split::Dev, "d0\tQUESTION  0\n".to_owned(), "d0 0 p0 1\n".to_owned()),

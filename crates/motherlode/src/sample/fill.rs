@@ -141,7 +141,9 @@ fn fill_at_random(filler: &mut Filler, query: &QueryMaterial, partition: &Partit
     if passages < 4 * (needed + barred) {
         let mut free: Vec<_> = partition.corpus.indices().filter(|index| !filler.barred.contains(index)).collect();
         free.shuffle(&mut random);
-        free.into_iter().for_each(|passage| filler.offer(passage, Provenance::Random));
+        for passage in free {
+            filler.offer(passage, Provenance::Random);
+        }
     }
     while filler.taken.len() < filler.wanted && passages >= 4 * (needed + barred) {
         filler.offer(PassageIndex(random.random_range(0..passages as u32)), Provenance::Random);

@@ -67,7 +67,7 @@ pub enum Method {
     /// Spherical k-means over passage vectors of all languages.
     #[default]
     Cluster,
-    /// The paper's way: English fastText classifiers trained on Yahoo Answers and DBpedia, mapped to its 12 classes.
+    /// The paper's way: English fastText classifiers trained on Yahoo Answers and `DBpedia`, mapped to its 12 classes.
     Fasttext,
     /// The user's own labels.
     Field,
@@ -119,7 +119,7 @@ pub struct TopicInputs<'a> {
     pub embeddings: Option<&'a Artefact>,
     /// For `fasttext`: the Yahoo-Answers classifier (`.bin` or `.ftz`). One of the two classifiers is enough.
     pub yahoo: Option<&'a Path>,
-    /// For `fasttext`: the DBpedia classifier, asked where Yahoo's label belongs to no class.
+    /// For `fasttext`: the `DBpedia` classifier, asked where Yahoo's label belongs to no class.
     pub dbpedia: Option<&'a Path>,
     /// For `field`: lines of `LANG<TAB>docid<TAB>label`.
     pub labels: Option<&'a Path>,
