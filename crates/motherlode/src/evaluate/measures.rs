@@ -134,6 +134,11 @@ impl Graded {
         Self { hits, retrieved, ideal }
     }
 
+    /// The value of each measure.
+    pub fn values(&self, measures: &[Measure]) -> BTreeMap<Measure, f64> {
+        measures.iter().map(|measure| (*measure, measure.of(self))).collect()
+    }
+
     /// Number of passages found.
     pub fn retrieved(&self) -> usize {
         self.retrieved

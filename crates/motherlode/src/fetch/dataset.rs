@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
+use hf_hub::RepoType;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
@@ -13,8 +14,9 @@ use crate::error::{Error, Result};
 use crate::progress::Progress;
 
 use super::check::{Checked, Checker};
-use super::miracl;
+use super::hub::{Hub, Repository};
 use super::rows::{LanguageFiles, VisitJudgement, VisitPassage, VisitQuery};
+use super::{beir, miracl, parquet};
 
 const FORMAT: u32 = 1;
 
@@ -148,12 +150,23 @@ impl SplitNames {
 /// missing or repeated ids, empty texts, judgements of unknown queries or passages, queries without positives,
 /// truncated gzip or Parquet files, an empty corpus, no queries.
 pub fn dataset(config: &DatasetConfig, seed: u64, out: &Path, progress: &Progress<'_>) -> Result<Artefact> {
+    dataset_from(config, &Hub::from_environment(), seed, out, progress)
+}
+
+pub(super) fn dataset_from(
+    config: &DatasetConfig,
+    hub: &Hub,
+    seed: u64,
+    out: &Path,
+    progress: &Progress<'_>,
+) -> Result<Artefact> {
     config.validate()?;
     let names = SplitNames::new(config);
-    let folders = folders(config, &names, progress)?;
+    let folders = folders(config, hub, &names, progress)?;
     let files = match config.layout {
         Layout::Miracl => miracl::locate(&folders, &config.languages, &names)?,
-        Layout::Beir | Layout::Parquet => return Err(Error::config("`dataset.layout`: not readable yet")),
+        Layout::Beir => beir::locate(&folders, &config.languages, &names)?,
+        Layout::Parquet => parquet::locate(&folders, &config.languages, &names)?,
     };
     let recipe = recipe(config, seed, &folders, &files)?;
     if let Some(artefact) = up_to_date(out, &recipe)? {
@@ -169,17 +182,26 @@ pub fn dataset(config: &DatasetConfig, seed: u64, out: &Path, progress: &Progres
     }
 }
 
-fn folders(config: &DatasetConfig, _names: &SplitNames, _progress: &Progress<'_>) -> Result<Folders> {
+/// The folders of the sources; what lies on the hub is downloaded, only the files of the asked languages.
+fn folders(config: &DatasetConfig, hub: &Hub, names: &SplitNames, progress: &Progress<'_>) -> Result<Folders> {
     let folder = |source: &str| -> Result<PathBuf> {
-        let path = PathBuf::from(source);
-        if path.is_dir() {
-            return Ok(path);
-        }
-        Err(Error::file(&path, "expected the folder of a data set, there is none; name a folder or hub:OWNER/NAME"))
+        let Some(name) = source.strip_prefix(super::HUB) else { return local(source) };
+        let (name, revision) = (name.to_owned(), config.revision.clone());
+        let repository = Repository { name, kind: RepoType::Dataset, revision };
+        let wanted = |path: &str| config.layout.is_needed(path, &config.languages, names);
+        Ok(hub.snapshot(&repository, wanted, progress)?.folder)
     };
     let queries = folder(&config.source)?;
     let corpus = if config.corpus.is_empty() { queries.clone() } else { folder(&config.corpus)? };
     Ok(Folders { queries, corpus })
+}
+
+fn local(source: &str) -> Result<PathBuf> {
+    let path = PathBuf::from(source);
+    if path.is_dir() {
+        return Ok(path);
+    }
+    Err(Error::file(path, "expected the folder of a data set, there is none; name a folder or hub:OWNER/NAME"))
 }
 
 /// The key holds the digest of every file that is read, by its path inside the source.
@@ -254,11 +276,21 @@ fn write_language(draft: &mut Draft, layout: Layout, files: &LanguageFiles, chec
 }
 
 impl Layout {
+    /// Whether a file of a hub repository belongs to the asked languages and splits.
+    fn is_needed(self, path: &str, languages: &[Language], names: &SplitNames) -> bool {
+        match self {
+            Self::Miracl => miracl::is_needed(path, languages, names),
+            Self::Beir => beir::is_needed(path, names),
+            Self::Parquet => parquet::is_needed(path, languages, names),
+        }
+    }
+
     /// Reads the passages of one file.
     pub(super) fn passages(self, path: &Path, visit: &mut VisitPassage<'_>) -> Result<()> {
         match self {
             Self::Miracl => miracl::passages(path, visit),
-            Self::Beir | Self::Parquet => Err(Error::config("`dataset.layout`: not readable yet")),
+            Self::Beir => beir::passages(path, visit),
+            Self::Parquet => parquet::passages(path, visit),
         }
     }
 
@@ -266,7 +298,8 @@ impl Layout {
     pub(super) fn queries(self, path: &Path, visit: &mut VisitQuery<'_>) -> Result<()> {
         match self {
             Self::Miracl => miracl::queries(path, visit),
-            Self::Beir | Self::Parquet => Err(Error::config("`dataset.layout`: not readable yet")),
+            Self::Beir => beir::queries(path, visit),
+            Self::Parquet => parquet::queries(path, visit),
         }
     }
 
@@ -274,7 +307,8 @@ impl Layout {
     pub(super) fn judgements(self, path: &Path, visit: &mut VisitJudgement<'_>) -> Result<()> {
         match self {
             Self::Miracl => miracl::judgements(path, visit),
-            Self::Beir | Self::Parquet => Err(Error::config("`dataset.layout`: not readable yet")),
+            Self::Beir => beir::judgements(path, visit),
+            Self::Parquet => parquet::judgements(path, visit),
         }
     }
 

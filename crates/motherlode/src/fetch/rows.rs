@@ -114,6 +114,17 @@ pub(super) fn missing(path: &Path, what: &str) -> Error {
     Error::file(path, format!("expected the {what} here, there is no such file; add it or name another layout"))
 }
 
+/// The language of a layout that has only one.
+pub(super) fn only_language(languages: &[Language], layout: &str) -> Result<Language> {
+    match languages {
+        [language] => Ok(language.clone()),
+        _ => Err(Error::config(format!(
+            "`dataset.languages`: the layout `{layout}` holds one language; expected its tag, as in [\"en\"], got {} tags",
+            languages.len()
+        ))),
+    }
+}
+
 /// The languages that name a folder in `folder`, after `prefix`; in ascending order.
 pub(super) fn languages_in(folder: &Path, prefix: &str) -> Result<Vec<Language>> {
     let mut found = Vec::new();

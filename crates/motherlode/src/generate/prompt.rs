@@ -5,9 +5,9 @@ use crate::corpus::Language;
 use crate::llm::{Message, Parameters, fence};
 
 /// Name and version of the prompt that summarises a positive with regard to the query.
-pub const SUMMARY: &str = "summary-1";
+pub(super) const SUMMARY: &str = "summary-1";
 /// Name and version of the prompt that writes a query from a text.
-pub const QUERY: &str = "query-1";
+pub(super) const QUERY: &str = "query-1";
 
 const SUMMARY_RULES: &str = include_str!("summary.txt");
 const QUERY_RULES: &str = include_str!("query.txt");

@@ -2,4 +2,5 @@
 
 pub mod bm25;
 pub mod exact;
-pub(crate) mod top;
+mod product;
+mod top;

@@ -150,12 +150,10 @@ mod tests {
     #[test]
     fn votes_differ_in_their_sampling_only() {
         let votes = four_votes();
-        assert_eq!(votes.iter().map(|vote| (vote.top_p, vote.temperature)).collect::<Vec<_>>(), [
-            (0.7, 0.4),
-            (0.8, 0.6),
-            (0.9, 0.8),
-            (0.8, 0.4)
-        ]);
+        assert_eq!(
+            votes.iter().map(|vote| (vote.top_p, vote.temperature)).collect::<Vec<_>>(),
+            [(0.7, 0.4), (0.8, 0.6), (0.9, 0.8), (0.8, 0.4)]
+        );
         assert!(votes.iter().all(|vote| vote.schema == greedy().schema && vote.max_tokens == 32));
     }
 }

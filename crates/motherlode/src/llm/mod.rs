@@ -114,6 +114,16 @@ impl Llm {
         Ok(keys.iter().map(|group| group.iter().map(reply).collect()).collect())
     }
 
+    /// The error that [`ask`](Self::ask) would end with because answers are missing and no server is configured.
+    pub fn check(&self, groups: &[Vec<Request>]) -> Result<()> {
+        if self.has_endpoint() {
+            return Ok(());
+        }
+        let keys: Vec<Vec<String>> = groups.iter().map(|group| group.iter().map(Request::key).collect()).collect();
+        let missing = missing(groups, &keys, &self.look_up(&keys)?);
+        if missing.is_empty() { Ok(()) } else { Err(self.nothing_answers(&missing)) }
+    }
+
     /// The number of distinct requests whose answer is not in the ledger.
     pub fn missing<'a>(&self, requests: impl Iterator<Item = &'a Request>) -> Result<usize> {
         let mut seen = HashSet::new();

@@ -1,1 +1,219 @@
-//! To be written.
+//! Which language a text is in: by a fastText model such as `lid.176.ftz`, or, where none is at hand, only whether its script
+//! is one that the language is written in.
+
+use std::path::{Path, PathBuf};
+
+use fasttext::FastText;
+use serde::{Deserialize, Serialize};
+use whatlang::Script;
+
+use crate::corpus::Language;
+use crate::error::{Error, Result};
+
+/// How the language of a generated or translated text is checked. Nothing stands in for what is configured.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "method", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum LanguageCheck {
+    /// The language that a fastText model finds must be the expected one.
+    #[serde(rename = "fasttext")]
+    FastText {
+        /// The model, such as `lid.176.ftz`.
+        model: PathBuf,
+    },
+    /// The script must be one that the language is written in: tells `ru` from `th`, but not `fi` from `sw`.
+    #[default]
+    Script,
+    /// Every text passes.
+    Off,
+}
+
+/// Checks texts as a [`LanguageCheck`] says.
+#[derive(Debug)]
+pub enum Checker {
+    /// By model.
+    FastText(Identifier),
+    /// By script.
+    Script,
+    /// Not at all.
+    Off,
+}
+
+impl Checker {
+    /// Opens what the configuration names.
+    pub fn open(check: &LanguageCheck) -> Result<Self> {
+        match check {
+            LanguageCheck::FastText { model } => Identifier::open(model).map(Self::FastText),
+            LanguageCheck::Script => Ok(Self::Script),
+            LanguageCheck::Off => Ok(Self::Off),
+        }
+    }
+
+    /// Whether the text is, as far as the method can tell, in the language.
+    ///
+    /// # Errors
+    /// By script: a language whose script is not known here.
+    pub fn agrees(&self, text: &str, language: &Language) -> Result<bool> {
+        match self {
+            Self::FastText(identifier) => Ok(identifier.identify(text).is_some_and(|(found, _)| found == *language)),
+            Self::Script => scripts_agree(text, language),
+            Self::Off => Ok(true),
+        }
+    }
+}
+
+/// A fastText model whose labels are languages.
+pub struct Identifier {
+    model: FastText,
+}
+
+impl std::fmt::Debug for Identifier {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Identifier").field("labels", &self.model.get_labels().0.len()).finish()
+    }
+}
+
+impl Identifier {
+    /// Reads a `.bin` or `.ftz` model.
+    ///
+    /// # Errors
+    /// No such file, or one that is no fastText model or truncated.
+    pub fn open(path: &Path) -> Result<Self> {
+        if !path.is_file() {
+            return Err(Error::file(
+                path,
+                "expected a fastText language model, such as lid.176.ftz; there is no such file",
+            ));
+        }
+        let model = FastText::load_model(path)
+            .map_err(|error| Error::file(path, format!("expected a fastText model: {error}; get the file again")))?;
+        Ok(Self { model })
+    }
+
+    /// The most probable language and its probability; none for a text without words.
+    pub fn identify(&self, text: &str) -> Option<(Language, f32)> {
+        let line = text.replace(['\n', '\r'], " ");
+        let best = self.model.predict(&line, 1, 0.0).into_iter().next()?;
+        let tag = best.label.strip_prefix("__label__").unwrap_or(&best.label).to_lowercase();
+        Some((Language::new(&tag).ok()?, best.prob))
+    }
+}
+
+/// Whether the main script of a text is one that the language is written in; false for a text without letters.
+///
+/// Japanese may be all Chinese characters; Chinese may not have kana.
+///
+/// # Errors
+/// A language whose script is not known here.
+pub fn scripts_agree(text: &str, language: &Language) -> Result<bool> {
+    let scripts = scripts_of(language).ok_or_else(|| {
+        Error::config(format!(
+            "the script of `{language}` is not known; check its texts by a fastText model, or not at all"
+        ))
+    })?;
+    let is_chinese = scripts == [Script::Mandarin];
+    if is_chinese && text.chars().any(|character| ('\u{3041}'..='\u{30fa}').contains(&character)) {
+        return Ok(false);
+    }
+    Ok(whatlang::detect_script(text).is_some_and(|script| scripts.contains(&script)))
+}
+
+/// The scripts of the languages that the benchmarks of the field have, and some more.
+fn scripts_of(language: &Language) -> Option<&'static [Script]> {
+    let scripts: &[Script] = match language.as_str() {
+        "ar" | "fa" | "ur" | "ps" => &[Script::Arabic],
+        "bn" | "as" => &[Script::Bengali],
+        "hi" | "mr" | "ne" => &[Script::Devanagari],
+        "ja" => &[Script::Hiragana, Script::Katakana, Script::Mandarin],
+        "ko" => &[Script::Hangul],
+        "ru" | "uk" | "bg" | "be" | "mk" | "kk" => &[Script::Cyrillic],
+        "te" => &[Script::Telugu],
+        "th" => &[Script::Thai],
+        "zh" => &[Script::Mandarin],
+        "am" => &[Script::Ethiopic],
+        "el" => &[Script::Greek],
+        "gu" => &[Script::Gujarati],
+        "he" => &[Script::Hebrew],
+        "ta" => &[Script::Tamil],
+        "en" | "es" | "fi" | "fr" | "id" | "sw" | "de" | "yo" | "it" | "pt" | "nl" | "pl" | "cs" | "da" | "sv"
+        | "no" | "tr" | "vi" | "hu" | "ro" | "et" | "lv" | "lt" | "ms" | "so" | "ha" | "ig" | "zu" | "ca" | "hr"
+        | "sk" | "sl" => &[Script::Latin],
+        _ => return None,
+    };
+    Some(scripts)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One sentence in each language: water boils at one hundred degrees.
+    const SENTENCES: [(&str, &str); 16] = [
+        ("ar", "يغلي الماء عند درجة حرارة مئة مئوية."),
+        ("bn", "জল একশো ডিগ্রি সেলসিয়াসে ফোটে।"),
+        ("en", "Water boils at one hundred degrees Celsius at sea level."),
+        ("es", "El agua hierve a cien grados centígrados al nivel del mar."),
+        ("fa", "آب در صد درجه سانتی‌گراد به جوش می‌آید."),
+        ("fi", "Vesi kiehuu sadassa celsiusasteessa merenpinnan tasolla."),
+        ("fr", "L'eau bout à cent degrés Celsius au niveau de la mer."),
+        ("hi", "पानी सौ डिग्री सेल्सियस पर उबलता है।"),
+        ("id", "Air mendidih pada suhu seratus derajat Celsius di permukaan laut."),
+        ("ja", "水は摂氏百度で沸騰します。"),
+        ("ko", "물은 섭씨 백 도에서 끓는다."),
+        ("ru", "Вода кипит при ста градусах Цельсия."),
+        ("sw", "Maji huchemka kwa nyuzi joto mia moja kwenye usawa wa bahari."),
+        ("te", "నీరు వంద డిగ్రీల సెల్సియస్ వద్ద మరుగుతుంది."),
+        ("th", "น้ำเดือดที่อุณหภูมิหนึ่งร้อยองศาเซลเซียส"),
+        ("zh", "水在一百摄氏度时沸腾。"),
+    ];
+
+    fn language(tag: &str) -> Language {
+        Language::new(tag).unwrap()
+    }
+
+    #[test]
+    fn scripts_agree_with_their_languages_and_not_with_others() {
+        let agree = |text: &str, tag: &str| scripts_agree(text, &language(tag)).unwrap();
+        for (tag, text) in SENTENCES {
+            assert!(agree(text, tag), "{tag}");
+            assert_eq!(agree(text, "te"), tag == "te", "{tag}");
+        }
+        assert!(!agree("水は摂氏百度で沸騰します。", "zh"), "kana is not Chinese");
+        assert!(agree("沸騰", "ja"));
+        assert!(!agree("100 %", "en"));
+        assert!(scripts_agree("x", &language("xx")).unwrap_err().to_string().contains("`xx` is not known"));
+    }
+
+    #[test]
+    fn the_check_is_what_the_configuration_says() {
+        let check = |text: &str| toml::from_str::<LanguageCheck>(text);
+        assert_eq!(check("method = 'script'").unwrap(), LanguageCheck::Script);
+        assert_eq!(check("method = 'off'").unwrap(), LanguageCheck::Off);
+        assert!(check("method = 'guess'").is_err());
+        assert!(Checker::open(&LanguageCheck::Off).unwrap().agrees("x", &language("th")).unwrap());
+        assert!(!Checker::open(&LanguageCheck::Script).unwrap().agrees("x", &language("th")).unwrap());
+        let missing = LanguageCheck::FastText { model: "nowhere/lid.ftz".into() };
+        assert!(Checker::open(&missing).unwrap_err().to_string().contains("no such file"));
+    }
+
+    #[test]
+    fn a_file_that_is_no_model_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("lid.ftz");
+        std::fs::write(&path, b"not a model").unwrap();
+        assert!(Identifier::open(&path).unwrap_err().to_string().contains("expected a fastText model"));
+    }
+
+    #[test]
+    fn the_cached_model_knows_sixteen_languages() {
+        let Some(path) = crate::fetch::cached("lid.176.ftz", "lid.176.ftz") else {
+            eprintln!("skipped: lid.176.ftz is not in the cache");
+            return;
+        };
+        let identifier = Identifier::open(&path).unwrap();
+        for (tag, text) in SENTENCES {
+            let (found, probability) = identifier.identify(text).unwrap();
+            assert!(found == language(tag) && probability > 0.3, "{tag}: {found} {probability}");
+        }
+        assert_eq!(identifier.identify(""), None);
+    }
+}

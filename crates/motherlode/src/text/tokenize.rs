@@ -206,6 +206,19 @@ mod tests {
         assert_eq!((batch.sequence(0).len(), batch.sequence(1).len()), (7, 3));
     }
 
+    /// transformers 4.57, `AutoTokenizer.from_pretrained("intfloat/multilingual-e5-small")("Hello world")`.
+    #[test]
+    fn the_tokenizer_of_e5_gives_its_ids() {
+        let Some(path) = crate::fetch::cached("intfloat/multilingual-e5-small", TOKENIZER_FILE) else {
+            eprintln!("skipped: the tokenizer of multilingual-e5-small is not in the cache");
+            return;
+        };
+        let tokenizer = Tokenizer::open(path.parent().unwrap()).unwrap();
+        assert_eq!(tokenizer.encode(&["Hello world"], 512).unwrap().sequence(0), [0, 35378, 8999, 2]);
+        assert_eq!(tokenizer.encode(&["Hello world"], 3).unwrap().sequence(0), [0, 35378, 2]);
+        assert_eq!(tokenizer.vocabulary(), 250_002);
+    }
+
     #[test]
     fn a_file_that_is_no_tokenizer_is_named() {
         let folder = tempfile::tempdir().unwrap();

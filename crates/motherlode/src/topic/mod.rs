@@ -6,6 +6,8 @@
 mod classify;
 mod cluster;
 mod field;
+#[cfg(test)]
+pub(crate) mod fixture;
 
 use std::collections::BTreeMap;
 use std::path::Path;
