@@ -213,3 +213,76 @@ pub fn read_examples(artefact: &Artefact) -> Result<BTreeMap<Language, Vec<Examp
     }
     Ok(examples)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dataset::Split;
+    use crate::sample::Provenance;
+    use crate::topic::Topic;
+    use crate::topic::fixture::{self, Sketch};
+
+    fn inputs(folder: &Path) -> (Dataset, Artefact, Artefact) {
+        let passages = (0..12).map(|at| (format!("p{at}"), String::new(), format!("text {at}"))).collect();
+        let splits = vec![(Split::Train, "q0\tquestion\n".to_owned(), String::new())];
+        let dataset = fixture::dataset(folder, &[Sketch { language: "sw", passages, splits }]);
+        let example = |at: usize| Example {
+            query: format!("q{at}"),
+            positives: vec![format!("p{at}")],
+            relevant: vec![format!("p{at}")],
+            negatives: vec![Negative { passage: format!("p{}", at + 6), provenance: Provenance::Human }],
+        };
+        let examples = fixture::write(&folder.join("sample"), Recipe::new("sample", 1, &()).unwrap(), |draft| {
+            draft.write_lines("sw.train.jsonl", (0..6).map(example)).unwrap();
+        });
+        let sw = Language::new("sw").unwrap();
+        let topics = Topics {
+            labels: vec!["Sea".into(), "Land".into()],
+            passages: BTreeMap::from([(sw, (0..12).map(|at| Topic(at % 2)).collect())]),
+        };
+        let topics = fixture::write(&folder.join("topic"), Recipe::new("topic", 1, &()).unwrap(), |draft| {
+            draft.write_lines("topics.json", [topics]).unwrap();
+        });
+        (dataset, examples, topics)
+    }
+
+    #[test]
+    fn steps_and_exposure_come_back_from_the_artefact() {
+        let folder = tempfile::tempdir().unwrap();
+        let (dataset, examples, topics) = inputs(folder.path());
+        let inputs = BatchInputs { dataset: &dataset, examples: &examples, topics: &topics };
+        let config = BatchConfig { queries: 4, epochs: 3, ..BatchConfig::default() };
+        let out = folder.path().join("batch");
+        let artefact = batch(&inputs, &config, 5, &out, &Progress::silent()).unwrap();
+        let steps: Vec<Step> = artefact.read_lines(FILE).unwrap();
+        assert_eq!((steps.len(), steps[5].epoch, steps[0].rows.len(), steps[0].columns().len()), (6, 2, 4, 8));
+        assert_eq!(Exposure::open(&artefact).unwrap().language[&steps[0].rows[0].language], 6 * 4 * 7);
+        let counts = &artefact.summary().counts;
+        assert_eq!((counts["sw: steps"], counts["sw: rows"], counts["short steps"]), (6, 24, 0));
+        assert_eq!(counts["rows of topic 00 Sea"] + counts["rows of topic 01 Land"], 24);
+        let again = batch(&inputs, &config, 5, &out, &Progress::silent()).unwrap();
+        assert_eq!(again.key(), artefact.key());
+    }
+
+    #[test]
+    fn examples_of_another_data_set_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let (_, examples, topics) = inputs(folder.path());
+        let passages = vec![("p0".to_owned(), String::new(), "text".to_owned())];
+        let other = Sketch { language: "sw", passages, splits: vec![] };
+        let dataset = fixture::dataset(&folder.path().join("other"), &[other]);
+        let inputs = BatchInputs { dataset: &dataset, examples: &examples, topics: &topics };
+        let out = folder.path().join("batch");
+        let error = batch(&inputs, &BatchConfig::default(), 5, &out, &Progress::silent()).unwrap_err();
+        assert!(error.to_string().contains("no passage `p6`"), "{error}");
+    }
+
+    #[test]
+    fn ranges_are_checked() {
+        assert!(BatchConfig::default().validate().is_ok());
+        let message = BatchConfig { topic_delta: 1.5, ..BatchConfig::default() }.validate().unwrap_err().to_string();
+        assert!(message.contains("`batch.topic_delta`"), "{message}");
+        assert!(BatchConfig { epochs: 0, ..BatchConfig::default() }.validate().is_err());
+        assert!(BatchConfig { queries: 1, negatives: 0, ..BatchConfig::default() }.validate().is_err());
+    }
+}

@@ -110,13 +110,22 @@ impl Plan {
 
     /// How often each language and topic stands among the negatives.
     pub fn exposure(&self) -> Exposure {
-        let mut topics: BTreeMap<&Language, BTreeMap<&str, Topic>> = BTreeMap::new();
-        for passage in &self.material.passages {
-            let language = &self.material.languages[passage.language];
-            topics.entry(language).or_default().insert(&passage.id, passage.topic);
+        let mut cells = vec![0u64; self.material.passages.len()];
+        let mut last_step = vec![usize::MAX; self.material.passages.len()];
+        for (number, draws) in self.steps.iter().enumerate() {
+            let brought = draws.iter().flat_map(|draw| draw.passages(&self.material.queries[draw.query as usize]));
+            let is_new = |passage: &u32| std::mem::replace(&mut last_step[*passage as usize], number) != number;
+            let columns: Vec<u32> = brought.filter(is_new).collect();
+            columns.iter().for_each(|passage| cells[*passage as usize] += draws.len() as u64);
+            for draw in draws {
+                let masked = draw.masked.iter().map(|column| columns[*column as usize]);
+                std::iter::once(draw.positive).chain(masked).for_each(|passage| cells[passage as usize] -= 1);
+            }
         }
         let mut exposure = Exposure::default();
-        self.steps().for_each(|step| exposure.add(&step, |language, passage| topics[language][passage]));
+        for (passage, cells) in self.material.passages.iter().zip(cells) {
+            exposure.add(&self.material.languages[passage.language], passage.topic, cells);
+        }
         exposure
     }
 
