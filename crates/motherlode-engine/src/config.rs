@@ -34,9 +34,10 @@ struct ModelConfig {
     max_position_embeddings: usize,
     type_vocab_size: usize,
     layer_norm_eps: f32,
-    hidden_act: Activation,
-    #[serde(default)]
-    position_embedding_type: Positions,
+    #[serde(rename = "hidden_act")]
+    _activation: Activation,
+    #[serde(default, rename = "position_embedding_type")]
+    _positions: Positions,
     pad_token_id: Option<usize>,
     #[serde(default)]
     is_decoder: bool,
@@ -339,6 +340,9 @@ mod tests {
     fn a_folder_that_does_not_say_how_to_pool_is_refused_with_the_remedy() {
         let folder = tiny();
         fs::remove_file(folder.path().join("modules.json")).unwrap();
+        let model = ModelFolder::open(folder.path(), &LoadOptions::default()).unwrap();
+        assert!(model.head.normalise);
+        fs::remove_dir(folder.path().join("2_Normalize")).unwrap();
         let model = ModelFolder::open(folder.path(), &LoadOptions::default()).unwrap();
         assert!(!model.head.normalise);
         fs::remove_file(folder.path().join("1_Pooling/config.json")).unwrap();

@@ -112,6 +112,7 @@ impl Layout {
     }
 
     /// The tensor of this name.
+    #[cfg(test)]
     pub(crate) fn tensor(&self, name: &str) -> Option<&Tensor> {
         self.tensors.iter().find(|tensor| tensor.name == name)
     }

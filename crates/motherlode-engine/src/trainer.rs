@@ -235,3 +235,6 @@ impl Trainable for CpuTrainable {
         write_json(&folder.join("config.json"), &self.config)
     }
 }
+
+#[cfg(test)]
+mod tests;

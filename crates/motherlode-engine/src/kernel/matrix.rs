@@ -271,3 +271,68 @@ fn panel_width() -> usize {
     }
     Arch::new().dispatch(Width)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernel::testing::{assert_close, noise};
+
+    /// The product by its definition, in double precision; `right` and the result are row-major.
+    fn plain(start: &[f32], left: View, right: &[f32], columns: usize) -> Vec<f32> {
+        let element = |index: usize| {
+            let (row, column) = (index / columns, index % columns);
+            let term = |inner| f64::from(left.at(row, inner)) * f64::from(right[inner * columns + column]);
+            (f64::from(start[index]) + (0..left.columns).map(term).sum::<f64>()) as f32
+        };
+        (0..left.rows * columns).map(element).collect()
+    }
+
+    fn product(start: Start, current: &[f32], left: View, right: &Panels) -> Vec<f32> {
+        let mut out = current.to_vec();
+        multiply(ViewMut::new(&mut out, right.columns), start, left, right, &mut Vec::new());
+        out
+    }
+
+    #[test]
+    fn products_of_all_kinds_of_sizes_agree_with_the_definition() {
+        for (rows, inner, columns) in
+            [(1, 1, 1), (5, 3, 17), (6, 16, 16), (7, 256, 33), (130, 257, 40), (13, 600, 31), (0, 4, 4), (4, 0, 4)]
+        {
+            let (a, b, current) = (noise(1, rows * inner), noise(2, inner * columns), noise(3, rows * columns));
+            let (left, right) = (View::strided(&a, rows, inner, inner), View::strided(&b, inner, columns, columns));
+            let expected = plain(&current, left, &b, columns);
+            assert_close(&product(Start::Current, &current, left, &Panels::of(right)), &expected, 1e-4);
+
+            let turned: Vec<f32> = (0..a.len()).map(|index| a[index % rows * inner + index / rows]).collect();
+            let left = View::strided(&turned, inner, rows, rows).transposed();
+            assert_close(&product(Start::Current, &current, left, &Panels::of(right)), &expected, 1e-4);
+
+            let turned: Vec<f32> = (0..b.len()).map(|index| b[index % inner * columns + index / inner]).collect();
+            let right = View::strided(&turned, columns, inner, inner).transposed();
+            assert_close(&product(Start::Current, &current, left, &Panels::of(right)), &expected, 1e-4);
+        }
+    }
+
+    #[test]
+    fn the_product_starts_from_zero_or_a_bias_or_what_is_there() {
+        let (a, b, bias) = (noise(1, 20), noise(2, 15), noise(3, 3));
+        let (left, right, dirt) = (View::new(&a, 5), Panels::of(View::new(&b, 3)), vec![f32::NAN; 12]);
+        assert_close(&product(Start::Zero, &dirt, left, &right), &plain(&[0.0; 12], left, &b, 3), 1e-6);
+        assert_close(&product(Start::Bias(&bias), &dirt, left, &right), &plain(&bias.repeat(4), left, &b, 3), 1e-6);
+    }
+
+    #[test]
+    fn a_row_depends_on_nothing_but_itself_and_rows_can_be_strided() {
+        let (a, b) = (noise(1, 300 * 700), noise(2, 700 * 50));
+        let right = Panels::of(View::new(&b, 50));
+        let all = product(Start::Zero, &[0.0; 300 * 50], View::new(&a, 700), &right);
+        for (first, rows) in [(0, 1), (7, 1), (290, 10), (100, 150)] {
+            let some = product(Start::Zero, &vec![0.0; rows * 50], View::new(&a, 700).rows(first, rows), &right);
+            assert_eq!(some, all[first * 50..(first + rows) * 50]);
+        }
+        let mut wide = vec![9.0; 300 * 60];
+        multiply(ViewMut::new(&mut wide, 60), Start::Zero, View::new(&a, 700), &right, &mut Vec::new());
+        assert_eq!(wide[60..110], all[50..100]);
+        assert!(wide[110..120].iter().all(|value| *value == 9.0));
+    }
+}

@@ -199,6 +199,13 @@ fn ratio(part: usize, whole: usize) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::corpus::corpus_of;
+    use crate::qrels::Qrels;
+    use crate::queries::{Queries, Query};
+    use crate::run::Run;
+    use proptest::prelude::*;
+    use std::collections::BTreeSet;
+    use std::path::Path;
 
     fn ranking(passages: &[u32]) -> Vec<Scored> {
         let score = |rank: usize| -(rank as f32);
@@ -249,6 +256,97 @@ mod tests {
         for name in ["nDCG", "nDCG@0", "nDCG@x", "MAP@3", "F1@2", ""] {
             let message = name.parse::<Measure>().unwrap_err().to_string();
             assert!(message.contains("expected nDCG@k"), "{message}");
+        }
+    }
+
+    /// A case of `tests/data/evaluate`, made by `tests/golden/evaluate.py` with trec_eval's code.
+    struct Case {
+        expected: serde_json::Value,
+        queries: Queries,
+        qrels: Qrels,
+        run: Run,
+    }
+
+    fn case(number: usize) -> Case {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/evaluate");
+        let file = |extension: &str| folder.join(format!("{number}.{extension}"));
+        let (mut queries, mut passages) = (Queries::default(), BTreeSet::new());
+        for path in [file("qrels"), file("trec")] {
+            for line in std::fs::read_to_string(path).unwrap().lines() {
+                let fields: Vec<&str> = line.split_whitespace().collect();
+                passages.insert(fields[2].to_owned());
+                if queries.find(fields[0]).is_none() {
+                    queries.push(Query { id: fields[0].to_owned(), text: "?".to_owned() }).unwrap();
+                }
+            }
+        }
+        let corpus = corpus_of(&passages.iter().map(|id| (id.as_str(), "", "")).collect::<Vec<_>>());
+        let qrels = Qrels::read(&file("qrels"), &queries, &corpus).unwrap();
+        let run = Run::read(&file("trec"), &queries, &corpus).unwrap();
+        let expected = serde_json::from_str(&std::fs::read_to_string(file("json")).unwrap()).unwrap();
+        Case { expected, queries, qrels, run }
+    }
+
+    fn measured(case: &Case) -> BTreeMap<String, BTreeMap<Measure, f64>> {
+        let measures: Vec<Measure> =
+            case.expected["complete"].as_object().unwrap().keys().map(|name| name.parse().unwrap()).collect();
+        let judged = case.queries.iter().filter(|(index, _)| !case.qrels.judged(*index).is_empty());
+        let values = |index| Graded::new(case.run.ranking(index), case.qrels.judged(index)).values(&measures);
+        judged.map(|(index, query)| (query.id.clone(), values(index))).collect()
+    }
+
+    #[test]
+    fn every_query_has_trec_evals_values() {
+        for case in (0..4).map(case) {
+            let rows = measured(&case);
+            for (query, expected) in case.expected["per_query"].as_object().unwrap() {
+                for (measure, value) in &rows[query] {
+                    close(*value, expected[measure.to_string()].as_f64().unwrap());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn means_are_trec_evals_with_and_without_c() {
+        for case in (0..4).map(case) {
+            let rows = measured(&case);
+            let found = rows
+                .iter()
+                .filter(|(id, _)| !case.run.ranking(case.queries.find(id).expect("it was measured")).is_empty());
+            let found: Vec<_> = found.map(|(_, row)| row).collect();
+            assert_eq!(found.len(), case.expected["per_query"].as_object().unwrap().len());
+            for (rows, name) in [(found, "found"), (rows.values().collect(), "complete")] {
+                for (measure, value) in crate::evaluate::table::mean_of_values(rows) {
+                    close(value, case.expected[name][measure.to_string()].as_f64().unwrap());
+                }
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn every_measure_lies_between_0_and_1(
+            order in Just((0..20_u32).collect::<Vec<_>>()).prop_shuffle(),
+            judged in prop::collection::vec((0..25_u32, -2..4_i32), 0..15),
+            k in 1..25_usize,
+        ) {
+            let (ranking, grades) = (ranking(&order), grades(&judged));
+            let graded = Graded::new(&ranking, &grades);
+            for measure in ["nDCG", "Recall", "MRR", "P", "judged"].map(|name| format!("{name}@{k}").parse::<Measure>()) {
+                prop_assert!((0.0..=1.0 + 1e-12).contains(&measure.unwrap().of(&graded)));
+            }
+            prop_assert!((0.0..=1.0).contains(&Measure::AveragePrecision.of(&graded)));
+            prop_assert!((ndcg(&ranking, &grades, k) - Measure::Ndcg(k).of(&graded)).abs() < 1e-12);
+        }
+
+        #[test]
+        fn the_ideal_order_has_an_ndcg_of_1(judged in prop::collection::btree_map(0..25_u32, -2..4_i32, 1..15)) {
+            prop_assume!(judged.values().any(|grade| *grade > 0));
+            let mut order: Vec<u32> = judged.keys().copied().collect();
+            order.sort_by_key(|passage| -judged[passage]);
+            let pairs: Vec<(u32, i32)> = judged.into_iter().collect();
+            prop_assert!((ndcg(&ranking(&order), &grades(&pairs), 10) - 1.0).abs() < 1e-12);
         }
     }
 }

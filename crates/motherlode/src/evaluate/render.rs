@@ -45,9 +45,8 @@ impl Comparison {
             let columns = grid[0].len() - 1;
             let _ = write!(text, "% {}\n\\begin{{tabular}}{{l{}}}\n\\toprule\n", by.title(), "r".repeat(columns));
             for (row, cells) in grid.iter().enumerate() {
-                let cells: Vec<String> = cells.iter().map(|cell| escape_latex(cell)).collect();
                 let rule = if row == 0 || row == 1 { "\n\\midrule" } else { "" };
-                let _ = writeln!(text, "{} \\\\{rule}", cells.join(" & "));
+                let _ = writeln!(text, "{} & {} \\\\{rule}", escape_latex(&cells[0]), cells[1..].join(" & "));
             }
             text.push_str("\\bottomrule\n\\end{tabular}\n\n");
         }
@@ -174,7 +173,6 @@ fn plain(value: f64, marks: &str) -> String {
     format!("{:.1}{marks}", 100.0 * value)
 }
 
-/// Marked with control sequences that [`escape_latex`] leaves alone.
 fn latex_marked(value: f64, marks: &str) -> String {
     let marks = marks.replace('†', "\\dagger").replace('*', "\\ast");
     if marks.is_empty() { plain(value, "") } else { format!("{:.1}$^{{{marks}}}$", 100.0 * value) }
@@ -233,11 +231,7 @@ fn escape_markdown(cell: &str) -> String {
     text
 }
 
-/// Escapes a cell that is no number.
 fn escape_latex(cell: &str) -> String {
-    if cell.contains("$^{") {
-        return cell.to_owned();
-    }
     let mut text = String::new();
     for character in cell.chars() {
         match character {
@@ -245,7 +239,6 @@ fn escape_latex(cell: &str) -> String {
             '\\' => text.push_str("\\textbackslash{}"),
             '~' => text.push_str("\\textasciitilde{}"),
             '^' => text.push_str("\\textasciicircum{}"),
-            '–' => text.push_str("--"),
             other => text.push(other),
         }
     }

@@ -265,7 +265,7 @@ fn artefacts_that_do_not_belong_together_are_refused() {
     assert!(message.contains("sw: candidates and judgements differ"), "{message}");
     let inputs = GenerateInputs { judgements: &room.candidates, ..room.inputs(&judgements) };
     let text = write_queries(&inputs, &config(), &llm, &Progress::silent()).unwrap_err().to_string();
-    assert!(text.contains("not an artefact of `judge`"), "{text}");
+    assert!(text.contains("expected an artefact of `judge`"), "{text}");
     let silent = |_: &Language, _: &[(String, String)]| Ok(Vec::new());
     let message = room.generate(&config(), &llm, &silent).unwrap_err().to_string();
     assert!(message.contains("expected the lists of 1 new queries"), "{message}");

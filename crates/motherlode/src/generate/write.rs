@@ -64,9 +64,9 @@ struct Short<'a> {
 impl GenerateInputs<'_> {
     /// The rules by which the first candidates were judged.
     pub(super) fn judge_config(&self) -> Result<JudgeConfig> {
-        let manifest = self.judgements.manifest();
-        serde_json::from_value(manifest.config.clone())
-            .map_err(|error| Error::file(self.judgements.folder(), format!("not an artefact of `judge`: {error}")))
+        let judgements = self.judgements.clone().expect_stage("judge")?;
+        serde_json::from_value(judgements.manifest().config.clone())
+            .map_err(|error| Error::file(judgements.folder(), format!("{error}; judge again with this program")))
     }
 }
 

@@ -39,7 +39,7 @@ impl<'a> JudgeInputs<'a> {
     }
 
     pub(super) fn lists(&self) -> Result<BTreeMap<Language, Vec<QueryCandidates>>> {
-        lists(self.dataset, self.candidates)
+        lists(self.dataset, &self.candidates.clone().expect_stage("mine")?)
     }
 }
 

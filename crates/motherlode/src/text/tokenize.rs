@@ -206,7 +206,7 @@ mod tests {
         assert_eq!((batch.sequence(0).len(), batch.sequence(1).len()), (7, 3));
     }
 
-    /// transformers 4.57, `AutoTokenizer.from_pretrained("intfloat/multilingual-e5-small")("Hello world")`.
+    /// The ids that XLM-RoBERTa gives, whose pieces E5 uses: `AutoTokenizer.from_pretrained(FOLDER)("Hello world")`.
     #[test]
     fn the_tokenizer_of_e5_gives_its_ids() {
         let Some(path) = crate::fetch::cached("intfloat/multilingual-e5-small", TOKENIZER_FILE) else {

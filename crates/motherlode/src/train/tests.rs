@@ -14,7 +14,7 @@ use super::steps::Prepared;
 use super::teacher::TeacherKind;
 use super::trainer::Job;
 use super::*;
-use crate::artefact::{Draft, draft};
+use crate::artefact::{Draft, Summary, draft};
 use crate::batch::weights::WeightConfig;
 use crate::batch::{Exposure, Row, Step};
 use crate::corpus::{CorpusWriter, Language, Passage};
