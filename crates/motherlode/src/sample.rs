@@ -131,8 +131,6 @@ pub enum Guard {
 pub struct SampleConfig {
     /// Negatives wanted per query, N.
     pub negatives: usize,
-    /// Ranks of the first list, K; what `mine` lists beyond is used only when a query falls short.
-    pub depth: u32,
     /// Which candidates are negatives where nothing was judged.
     pub miner: Miner,
     /// What becomes of candidates without a verdict.
@@ -151,7 +149,6 @@ impl Default for SampleConfig {
     fn default() -> Self {
         Self {
             negatives: 30,
-            depth: 40,
             miner: Miner::default(),
             unjudged: UnjudgedPolicy::default(),
             use_false_negatives_as_positives: false,
@@ -165,10 +162,10 @@ impl Default for SampleConfig {
 impl SampleConfig {
     /// Checks the ranges.
     pub fn validate(&self) -> Result<()> {
-        if self.negatives == 0 || self.depth == 0 {
-            let name = if self.negatives == 0 { "negatives" } else { "depth" };
-            return Err(Error::config(format!("`sample.{name}`: expected at least 1, got 0")));
+        if self.negatives == 0 {
+            return Err(Error::config("`sample.negatives`: expected at least 1, got 0"));
         }
+        self.miner.validate()?;
         if !(0.0..1.0).contains(&self.validation_share) {
             let share = self.validation_share;
             return Err(Error::config(format!("`sample.validation_share`: expected 0 to below 1, got {share}")));
@@ -188,6 +185,8 @@ pub struct SampleInputs<'a> {
     pub judgements: Option<&'a Artefact>,
     /// The artefact of `generate`.
     pub supplement: Option<&'a Artefact>,
+    /// Ranks of the first list, K; what `mine` lists beyond is used only when a query falls short.
+    pub first: usize,
 }
 
 /// Training and validation examples for every mined language, as an artefact.
@@ -208,13 +207,13 @@ pub fn sample(
         Outcome::UpToDate(artefact) => return Ok(artefact),
         Outcome::Write(draft) => draft,
     };
+    let rules = Rules { config, seed, first: inputs.first as u32, judged: inputs.judgements.is_some() };
     let mut tally = tally::Tally::default();
     for partition in &inputs.dataset.partitions {
         if !partition.has(Split::Train) || !inputs.candidates.has(&material::file(partition)) {
             continue;
         }
-        let drawn =
-            draw_language(inputs, partition, &Rules { config, seed, judged: inputs.judgements.is_some() }, progress)?;
+        let drawn = draw_language(inputs, partition, &rules, progress)?;
         tally.add(partition, &drawn, config);
         for (name, chosen) in [("train", false), ("validation", true)] {
             let rows = drawn.examples.iter().zip(&drawn.is_validation).filter(|(_, validation)| **validation == chosen);
@@ -261,6 +260,7 @@ fn draw_language(
 fn recipe(inputs: &SampleInputs, config: &SampleConfig, seed: u64) -> Result<Recipe> {
     let recipe = Recipe::new(STAGE, FORMAT, config)?.seed(seed);
     let recipe = recipe.input_key("dataset", &inputs.dataset.key).input("candidates", inputs.candidates);
+    let recipe = recipe.input_key("first", &inputs.first.to_string());
     let optional = [("judgements", inputs.judgements), ("supplement", inputs.supplement)];
     Ok(optional.into_iter().fold(recipe, |recipe, (role, artefact)| match artefact {
         Some(artefact) => recipe.input(role, artefact),
@@ -287,8 +287,10 @@ mod tests {
     /// Twenty train queries on forty passages; `d0` asks what `q0` asked, and shares its positive.
     fn dataset(folder: &Path) -> Dataset {
         let passages = (0..40).map(|at| (format!("p{at}"), String::new(), format!("text {at}"))).collect();
-        let queries: String = (0..20).map(|query| format!("q{query}\tquestion {query}\n")).collect();
-        let qrels: String = (0..19).map(|query| format!("q{query} 0 p{query} 1\n")).collect();
+        let lines =
+            |count: usize, line: fn(usize) -> String| (0..count).map(line).collect::<Vec<_>>().join("\n") + "\n";
+        let queries = lines(20, |query| format!("q{query}\tquestion {query}"));
+        let qrels = lines(19, |query| format!("q{query} 0 p{query} 1"));
         let splits = vec![
             (Split::Train, queries, qrels + "q0 0 p39 0\n"),
             (Split::Dev, "d0\tQUESTION  0\n".to_owned(), "d0 0 p0 1\n".to_owned()),
@@ -298,7 +300,8 @@ mod tests {
 
     fn candidate(passage: usize, rank: u32) -> Candidate {
         let human_grade = (passage == 39).then_some(0);
-        Candidate { passage: format!("p{passage}"), rank, score: 0.0, model_score: 0.1, human_grade, evidence: vec![] }
+        let model_score = 0.1 * rank as f32;
+        Candidate { passage: format!("p{passage}"), rank, score: 0.0, model_score, human_grade, evidence: vec![] }
     }
 
     /// Every query but the last lists the passages of the next three queries.
@@ -340,6 +343,7 @@ mod tests {
             candidates: &candidates,
             judgements: judgements.as_ref(),
             supplement: None,
+            first: 40,
         };
         sample(&inputs, config, 7, &folder.join("sample"), &Progress::silent())
     }
@@ -360,6 +364,32 @@ mod tests {
         assert_eq!(counts["en: negatives mined"], 51);
         assert_eq!((counts["short queries"], counts["comparable"]), (17, 0));
         assert!((artefact.summary().values["yield"] - 0.1).abs() < 1e-12);
+    }
+
+    #[test]
+    fn the_miner_says_in_which_order_its_candidates_are_wanted() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = |miner, negatives| {
+            let config = SampleConfig { miner, negatives, validation_share: 0.0, ..SampleConfig::default() };
+            let examples = examples(&run(folder.path(), None, &config).unwrap());
+            examples[0].negatives.iter().map(|negative| negative.passage.clone()).collect::<Vec<_>>()
+        };
+        assert_eq!(first(Miner::Ensemble, 2), ["p1", "p2"]);
+        assert_eq!(first(Miner::TopK, 2), ["p3", "p2"]);
+        assert_eq!(first(Miner::Absolute { max: 0.15 }, 2), ["p1"]);
+    }
+
+    #[test]
+    fn candidates_without_a_verdict_follow_the_policy() {
+        let folder = tempfile::tempdir().unwrap();
+        let counts = |unjudged| {
+            let config = SampleConfig { unjudged, negatives: 3, validation_share: 0.0, ..SampleConfig::default() };
+            let verdicts = [Verdict::Unjudged, Verdict::Abstained, Verdict::Unknown];
+            run(folder.path(), Some(verdicts), &config).unwrap().summary().counts["negatives unjudged"]
+        };
+        assert_eq!(counts(UnjudgedPolicy::Exclude), 0);
+        assert_eq!(counts(UnjudgedPolicy::Keep), 38);
+        assert_eq!(counts(UnjudgedPolicy::Percentage), 38, "every candidate scores below 90 % of the positive");
     }
 
     #[test]
@@ -405,8 +435,13 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let (dataset, candidates) = (dataset(folder.path()), candidates(folder.path()));
         let other = fixture::write(&folder.path().join("other"), Recipe::new("judge", 1, &()).unwrap(), |_| ());
-        let inputs =
-            SampleInputs { dataset: &dataset, candidates: &candidates, judgements: Some(&other), supplement: None };
+        let inputs = SampleInputs {
+            dataset: &dataset,
+            candidates: &candidates,
+            judgements: Some(&other),
+            supplement: None,
+            first: 40,
+        };
         let out = folder.path().join("sample");
         let error = sample(&inputs, &SampleConfig::default(), 7, &out, &Progress::silent()).unwrap_err();
         assert!(error.to_string().contains("made for other candidates"), "{error}");

@@ -116,7 +116,9 @@ impl Plan {
             let brought = draws.iter().flat_map(|draw| draw.passages(&self.material.queries[draw.query as usize]));
             let is_new = |passage: &u32| std::mem::replace(&mut last_step[*passage as usize], number) != number;
             let columns: Vec<u32> = brought.filter(is_new).collect();
-            columns.iter().for_each(|passage| cells[*passage as usize] += draws.len() as u64);
+            for passage in &columns {
+                cells[*passage as usize] += draws.len() as u64;
+            }
             for draw in draws {
                 let masked = draw.masked.iter().map(|column| columns[*column as usize]);
                 std::iter::once(draw.positive).chain(masked).for_each(|passage| cells[passage as usize] -= 1);
@@ -470,7 +472,9 @@ fn pools(material: &Material, groups: &[Group], config: &BatchConfig) -> Vec<Poo
 /// The number of queries of each topic among some groups.
 fn topic_sizes(groups: &[Group], places: &[usize]) -> Vec<usize> {
     let mut sizes: BTreeMap<usize, usize> = BTreeMap::new();
-    places.iter().for_each(|place| *sizes.entry(groups[*place].topic).or_default() += groups[*place].queries.len());
+    for group in places.iter().map(|place| &groups[*place]) {
+        *sizes.entry(group.topic).or_default() += group.queries.len();
+    }
     sizes.into_values().collect()
 }
 
@@ -483,7 +487,7 @@ fn cap(sizes: &[usize], config: &BatchConfig) -> (usize, bool) {
     let wanted = config.queries.min(sizes.iter().sum());
     let asked = config.queries.div_ceil(sizes.len()) + 1;
     let fits = |cap: &usize| sizes.iter().map(|size| size.min(cap)).sum::<usize>() >= wanted;
-    let cap = (asked..).find(fits).expect("a cap of B fills every step");
+    let cap = (asked..=asked.max(config.queries)).find(fits).expect("a cap of B fills every step");
     (cap, cap > asked)
 }
 

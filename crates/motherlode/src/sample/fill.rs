@@ -18,6 +18,8 @@ use crate::random;
 pub(super) struct Rules<'a> {
     pub(super) config: &'a SampleConfig,
     pub(super) seed: u64,
+    /// Ranks of the first list, K.
+    pub(super) first: u32,
     /// Whether there are judgements; without them the miner's rule decides.
     pub(super) judged: bool,
 }
@@ -107,8 +109,7 @@ pub(super) fn draw(query: &QueryMaterial, twins: &Twins, partition: &Partition, 
 
 /// The fill order with a judge.
 fn fill_judged(filler: &mut Filler, query: &QueryMaterial, partition: &Partition, rules: &Rules) {
-    let depth = rules.config.depth;
-    for listed in query.first.iter().filter(|listed| listed.rank <= depth) {
+    for listed in query.first.iter().filter(|listed| listed.rank <= rules.first) {
         filler.offer_judged(listed, Provenance::Judged);
     }
     for listed in &query.supplement {
@@ -117,7 +118,7 @@ fn fill_judged(filler: &mut Filler, query: &QueryMaterial, partition: &Partition
     for passage in &query.human {
         filler.offer(*passage, Provenance::Human);
     }
-    let deeper = || query.first.iter().filter(|listed| listed.rank > depth);
+    let deeper = || query.first.iter().filter(|listed| listed.rank > rules.first);
     for listed in deeper().filter(|listed| listed.verdict == Verdict::Negative) {
         filler.offer(listed.passage, Provenance::Deeper);
     }
@@ -140,7 +141,9 @@ fn fill_at_random(filler: &mut Filler, query: &QueryMaterial, partition: &Partit
     if passages < 4 * (needed + barred) {
         let mut free: Vec<_> = partition.corpus.indices().filter(|index| !filler.barred.contains(index)).collect();
         free.shuffle(&mut random);
-        free.into_iter().for_each(|passage| filler.offer(passage, Provenance::Random));
+        for passage in free {
+            filler.offer(passage, Provenance::Random);
+        }
     }
     while filler.taken.len() < filler.wanted && passages >= 4 * (needed + barred) {
         filler.offer(PassageIndex(random.random_range(0..passages as u32)), Provenance::Random);
@@ -203,12 +206,12 @@ mod tests {
     proptest! {
         #[test]
         fn no_negative_is_relevant_a_twin_unknown_or_taken_twice(
-            query in material(), judged in any::<bool>(), negatives in 1usize..60, depth in 1u32..12,
+            query in material(), judged in any::<bool>(), negatives in 1usize..60, first in 1u32..12,
         ) {
             let partition = &DATASET.partitions[0];
             let twins = Twins::find(&partition.corpus, &query.relevant().collect());
-            let config = SampleConfig { negatives, depth, ..SampleConfig::default() };
-            let drawn = draw(&query, &twins, partition, &Rules { config: &config, seed: 1, judged });
+            let config = SampleConfig { negatives, ..SampleConfig::default() };
+            let drawn = draw(&query, &twins, partition, &Rules { config: &config, seed: 1, first, judged });
             let text = |passage: PassageIndex| passage.0 % 25;
             let mut seen = HashSet::new();
             for (passage, provenance) in &drawn.negatives {
@@ -248,13 +251,16 @@ mod tests {
         };
         let config = SampleConfig {
             negatives: 10,
-            depth: 4,
             unjudged: UnjudgedPolicy::Percentage,
             use_false_negatives_as_positives: true,
             ..SampleConfig::default()
         };
-        let drawn =
-            draw(&query, &Twins::default(), &DATASET.partitions[0], &Rules { config: &config, seed: 1, judged: true });
+        let drawn = draw(
+            &query,
+            &Twins::default(),
+            &DATASET.partitions[0],
+            &Rules { config: &config, seed: 1, first: 4, judged: true },
+        );
         let expected = [
             (3, Provenance::Judged),
             (2, Provenance::Human),

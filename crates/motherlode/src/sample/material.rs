@@ -1,6 +1,6 @@
 //! What is known of each query before its negatives are drawn: positives, human negatives, listed candidates with verdicts.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 
 use serde::de::DeserializeOwned;
 
@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::generate::QuerySupplement;
 use crate::judge::{Judgement, QueryJudgements, Verdict};
 use crate::mine::QueryCandidates;
-use crate::mine::filter::{self, Miner};
+use crate::mine::filter::{self, Anchor, Miner};
 use crate::qrels::Qrels;
 use crate::queries::QueryIndex;
 
@@ -138,7 +138,8 @@ fn optional<T: DeserializeOwned>(
     }
 }
 
-/// Candidates with their verdicts; without a judge people's labels and the miner's rule stand in.
+/// Candidates with their verdicts, by rank; without a judge people's labels stand in, and those that the miner's rule
+/// keeps come first, in its order.
 fn resolve(
     listed: &QueryCandidates,
     judgements: Option<&[Judgement]>,
@@ -149,19 +150,21 @@ fn resolve(
     if let Some(judgements) = judgements {
         check_alignment(listed, judgements, partition)?;
     }
-    let resolve = |(place, candidate): (usize, &crate::mine::Candidate)| {
+    let resolve = |place: usize| {
+        let candidate = &listed.candidates[place];
         let unasked = if candidate.human_grade.is_some() { Verdict::Human } else { Verdict::Unjudged };
         let passage = partition.corpus.find(&candidate.passage).ok_or_else(|| {
-            let (id, query) = (&candidate.passage, &listed.query);
-            Error::data(format!(
-                "`{}` has no passage `{id}`, a candidate of query `{query}`; mine again",
-                partition.language
-            ))
+            let (id, query, language) = (&candidate.passage, &listed.query, &partition.language);
+            Error::data(format!("`{language}` has no passage `{id}`, a candidate of query `{query}`; mine again"))
         })?;
         let verdict = judgements.map_or(unasked, |judgements| judgements[place].verdict);
         Ok(Listed { passage, rank: candidate.rank, verdict, passes: passing.contains(&place) })
     };
-    listed.candidates.iter().enumerate().map(resolve).collect()
+    let mut order: Vec<usize> = (0..listed.candidates.len()).collect();
+    if !rules.judged {
+        order.sort_by_key(|place| passing.iter().position(|kept| kept == place).unwrap_or(usize::MAX));
+    }
+    order.into_iter().map(resolve).collect()
 }
 
 /// The supplement as a list of its own, beside the same positives.
@@ -180,14 +183,13 @@ fn resolve_supplement(
     resolve(&list, judgements, partition, rules)
 }
 
-/// Places in the list that may be negatives without a verdict.
-fn passing(listed: &QueryCandidates, rules: &Rules) -> HashSet<usize> {
-    let kept = |miner: &Miner| filter::keep(miner, listed).into_iter().collect();
+/// Places in the list that may be negatives without a verdict, the most wanted first.
+fn passing(listed: &QueryCandidates, rules: &Rules) -> Vec<usize> {
     match (rules.judged, rules.config.unjudged) {
-        (false, _) => kept(&rules.config.miner),
-        (true, UnjudgedPolicy::Exclude) => HashSet::new(),
+        (false, _) => filter::keep(&rules.config.miner, listed),
+        (true, UnjudgedPolicy::Exclude) => Vec::new(),
         (true, UnjudgedPolicy::Keep) => (0..listed.candidates.len()).collect(),
-        (true, UnjudgedPolicy::Percentage) => kept(&percentage(&rules.config.miner)),
+        (true, UnjudgedPolicy::Percentage) => filter::keep(&percentage(&rules.config.miner), listed),
     }
 }
 
@@ -195,7 +197,7 @@ fn passing(listed: &QueryCandidates, rules: &Rules) -> HashSet<usize> {
 fn percentage(miner: &Miner) -> Miner {
     match miner {
         Miner::Percentage { .. } => miner.clone(),
-        _ => Miner::Percentage,
+        _ => Miner::Percentage { share: 0.10, anchor: Anchor::Max },
     }
 }
 

@@ -96,7 +96,9 @@ impl Tally {
             let remedy = "remove them from the data or set sample.guard = \"count\"";
             return Err(Error::data(format!("training data overlaps with dev ({}); {remedy}", found.join(", "))));
         }
-        leaks.into_iter().for_each(|(name, count)| self.summary.count(name, count));
+        for (name, count) in leaks {
+            self.summary.count(name, count);
+        }
         self.total.summarise("", config, &mut self.summary);
         self.mark_comparability(config);
         Ok(self.summary)

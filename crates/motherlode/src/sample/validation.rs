@@ -24,7 +24,9 @@ pub(super) fn choose(
     for group in groups {
         if group.len() <= left {
             left -= group.len();
-            group.into_iter().for_each(|query| chosen[query] = true);
+            for query in group {
+                chosen[query] = true;
+            }
         }
     }
     chosen

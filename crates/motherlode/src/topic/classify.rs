@@ -1,4 +1,4 @@
-//! The paper's topics: English fastText classifiers for Yahoo Answers and DBpedia, mapped to its 12 classes.
+//! The paper's topics: English fastText classifiers for Yahoo Answers and `DBpedia`, mapped to its 12 classes.
 //!
 //! The classifiers know English words only; in other scripts their labels are noise with a preferred class. Either
 //! classifier works alone. Source: the authors' mapping table; where its two columns disagree, Yahoo decides.
@@ -57,7 +57,7 @@ const YAHOO: [&str; 10] = [
     "Politics & Government",
 ];
 
-/// DBpedia's classes; `__label__1` is the first.
+/// `DBpedia`'s classes; `__label__1` is the first.
 const DBPEDIA: [&str; 14] = [
     "Company",
     "EducationalInstitution",
@@ -146,7 +146,7 @@ impl Classifier {
     }
 }
 
-/// Topics by the classifiers that are there: Yahoo's class, else DBpedia's, else Others.
+/// Topics by the classifiers that are there: Yahoo's class, else `DBpedia`'s, else Others.
 pub(super) fn topics(inputs: &TopicInputs, progress: &Progress) -> Result<Topics> {
     let files = [(inputs.yahoo, Labels::Yahoo), (inputs.dbpedia, Labels::DbPedia)];
     let classifiers = files
@@ -222,7 +222,9 @@ mod tests {
         let input = folder.join(format!("{name}.txt"));
         let mut file = std::fs::File::create(&input).unwrap();
         for _ in 0..20 {
-            lines.iter().for_each(|(label, text)| writeln!(file, "__label__{label} {text}").unwrap());
+            for (label, text) in lines {
+                writeln!(file, "__label__{label} {text}").unwrap();
+            }
         }
         let mut args = Args { input, dim: 10, epoch: 25, thread: 1, verbose: 0, ..Args::default() };
         args.apply_supervised_defaults();

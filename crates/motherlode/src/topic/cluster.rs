@@ -302,7 +302,9 @@ fn farthest_first(assigned: &[(u32, f32)]) -> Vec<usize> {
 
 fn sizes(assigned: &[(u32, f32)], clusters: usize) -> Vec<usize> {
     let mut sizes = vec![0; clusters];
-    assigned.iter().for_each(|(cluster, _)| sizes[*cluster as usize] += 1);
+    for (cluster, _) in assigned {
+        sizes[*cluster as usize] += 1;
+    }
     sizes
 }
 
@@ -335,7 +337,9 @@ fn unit(row: &[f32], mean: &[f32]) -> Vec<f32> {
     let mut unit: Vec<f32> = row.iter().zip(mean).map(|(value, mean)| value - mean).collect();
     let length = dot(&unit, &unit).sqrt();
     if length > SAME {
-        unit.iter_mut().for_each(|value| *value /= length);
+        for value in &mut unit {
+            *value /= length;
+        }
     } else {
         unit.fill(0.0);
     }

@@ -67,7 +67,7 @@ pub enum Method {
     /// Spherical k-means over passage vectors of all languages.
     #[default]
     Cluster,
-    /// The paper's way: English fastText classifiers trained on Yahoo Answers and DBpedia, mapped to its 12 classes.
+    /// The paper's way: English fastText classifiers trained on Yahoo Answers and `DBpedia`, mapped to its 12 classes.
     Fasttext,
     /// The user's own labels.
     Field,
@@ -119,7 +119,7 @@ pub struct TopicInputs<'a> {
     pub embeddings: Option<&'a Artefact>,
     /// For `fasttext`: the Yahoo-Answers classifier (`.bin` or `.ftz`). One of the two classifiers is enough.
     pub yahoo: Option<&'a Path>,
-    /// For `fasttext`: the DBpedia classifier, asked where Yahoo's label belongs to no class.
+    /// For `fasttext`: the `DBpedia` classifier, asked where Yahoo's label belongs to no class.
     pub dbpedia: Option<&'a Path>,
     /// For `field`: lines of `LANG<TAB>docid<TAB>label`.
     pub labels: Option<&'a Path>,
@@ -240,6 +240,89 @@ mod tests {
             let config = TopicConfig { method, ..TopicConfig::default() };
             let message = recipe(&inputs, &config, 0).unwrap_err().to_string();
             assert!(message.contains(lacking), "{message}");
+        }
+    }
+
+    fn dataset(folder: &Path) -> Dataset {
+        let sketch = |language, words: [&str; 2]| fixture::Sketch {
+            language,
+            passages: (0..4)
+                .map(|at| (format!("{language}{at}"), words[at % 2].to_owned(), format!("t{at}")))
+                .collect(),
+            splits: vec![],
+        };
+        fixture::dataset(folder, &[sketch("en", ["Sea", "Land"]), sketch("sw", ["Bahari", "Nchi"])])
+    }
+
+    /// Vectors of `rows` passages a language, in two directions by turns, apart from what each language adds to all.
+    fn embeddings(folder: &Path, rows: usize) -> Artefact {
+        let recipe = Recipe::new("encode", 1, &rows).unwrap();
+        let Outcome::Write(mut draft) = artefact::draft(&folder.join(format!("encode{rows}")), recipe).unwrap() else {
+            panic!("nothing was written yet")
+        };
+        for (language, offset) in [("en", 0.0f32), ("sw", 5.0)] {
+            let row = |at: usize| [offset, (at % 2) as f32, 1.0 - (at % 2) as f32];
+            let values: Vec<f32> = (0..rows).flat_map(row).collect();
+            draft
+                .write(&format!("{language}/passages.f32"), |output| {
+                    std::io::Write::write_all(output, bytemuck::cast_slice(&values)).map_err(Error::io(folder))?;
+                    Ok(0)
+                })
+                .unwrap();
+        }
+        let mut summary = Summary::default();
+        summary.value("dimension", 3.0);
+        draft.commit(summary).unwrap()
+    }
+
+    #[test]
+    fn clusters_become_an_artefact_with_english_labels() {
+        let folder = tempfile::tempdir().unwrap();
+        let (dataset, embeddings) = (dataset(folder.path()), embeddings(folder.path(), 4));
+        let none = TopicInputs { dataset: &dataset, embeddings: None, yahoo: None, dbpedia: None, labels: None };
+        let inputs = TopicInputs { embeddings: Some(&embeddings), ..none };
+        let config = TopicConfig { classes: 2, ..TopicConfig::default() };
+        let make =
+            |inputs: &TopicInputs, name| topic(inputs, &config, 1, &folder.path().join(name), &Progress::silent());
+        let topics = Topics::open(&make(&inputs, "topic").unwrap()).unwrap();
+        let mut labels = topics.labels.clone();
+        labels.sort();
+        assert_eq!(labels, ["Land; Nchi", "Sea; Bahari"]);
+        let of = |language: &str, passage: &str| topics.of(&dataset, &Language::new(language).unwrap(), passage);
+        assert_eq!(of("en", "en0").unwrap(), of("sw", "sw2").unwrap());
+        assert_ne!(of("en", "en0").unwrap(), of("sw", "sw3").unwrap());
+        assert!(of("en", "sw0").unwrap_err().to_string().contains("no passage `sw0`"));
+        let short = self::embeddings(folder.path(), 3);
+        let message = make(&TopicInputs { embeddings: Some(&short), ..none }, "short").unwrap_err().to_string();
+        assert!(message.contains("expected 48 bytes for 4 passages, got 36"), "{message}");
+    }
+
+    #[test]
+    fn the_users_labels_become_topics_and_bad_lines_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let dataset = dataset(folder.path());
+        let path = folder.path().join("labels.tsv");
+        let make = |text: &str| {
+            std::fs::write(&path, text).unwrap();
+            let inputs =
+                TopicInputs { dataset: &dataset, embeddings: None, yahoo: None, dbpedia: None, labels: Some(&path) };
+            let config = TopicConfig { method: Method::Field, ..TopicConfig::default() };
+            topic(&inputs, &config, 1, &folder.path().join("topic"), &Progress::silent())
+        };
+        let artefact = make("en\ten0\tWater\nsw\tsw3\tEarth\n").unwrap();
+        let topics = Topics::open(&artefact).unwrap();
+        assert_eq!(topics.labels, ["Earth", "Water", "Unlabelled"]);
+        assert_eq!(topics.passages[&Language::new("sw").unwrap()], [Topic(2), Topic(2), Topic(2), Topic(0)]);
+        assert_eq!(artefact.summary().counts["unlabelled"], 6);
+        for (text, expected) in [
+            ("en\ten0", "labels.tsv:1: expected `LANG<TAB>docid<TAB>label`, got 2 columns"),
+            ("en\ten9\tx", "no passage `en9`"),
+            ("de\ten0\tx", "no language `de`"),
+            ("en\ten0\tx\nen\ten0\ty", "labels.tsv:2: passage `en0` is labelled twice"),
+            ("en\ten0\t ", "label is empty"),
+        ] {
+            let message = make(text).unwrap_err().to_string();
+            assert!(message.contains(expected), "{message}");
         }
     }
 }

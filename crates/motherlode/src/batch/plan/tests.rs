@@ -8,8 +8,12 @@ use crate::sample::Provenance;
 type Examples = BTreeMap<Language, Vec<Example>>;
 
 /// The topic of a passage is its number modulo four, in every language.
-fn topic_of(_: &Language, passage: &str) -> Result<Topic> {
-    Ok(Topic(passage[1..].parse::<u32>().unwrap() % 4))
+fn topic_of(passage: &str) -> Topic {
+    Topic(passage[1..].parse::<u32>().unwrap() % 4)
+}
+
+fn plan(examples: &Examples, config: &BatchConfig, seed: u64) -> Result<Plan> {
+    super::plan(examples, |_, passage| Ok(topic_of(passage)), config, seed)
 }
 
 fn example(query: usize, positives: &[u32], eliminated: &[u32], negatives: &[u32]) -> Example {
@@ -21,21 +25,26 @@ fn example(query: usize, positives: &[u32], eliminated: &[u32], negatives: &[u32
     Example { query: format!("q{query}"), positives: positives.iter().map(id).collect(), relevant, negatives }
 }
 
+/// Positives, eliminated and negatives of a query to be.
+type Draft = (Vec<u32>, Vec<u32>, Vec<u32>);
+
 fn examples() -> impl Strategy<Value = Examples> {
     let list = |range| prop::collection::vec(0u32..30, range);
     let query = (list(1..4), list(0..3), list(0..12));
     let language = prop::collection::vec(query, 1..25);
     prop::collection::vec(language, 1..4).prop_map(|languages| {
-        let of = |(tag, queries): (&str, Vec<(Vec<u32>, Vec<u32>, Vec<u32>)>)| {
-            let example = |(number, (positives, eliminated, negatives)): (usize, (Vec<u32>, Vec<u32>, Vec<u32>))| {
-                let mut seen = HashSet::new();
-                let positives: Vec<u32> = positives.into_iter().filter(|passage| seen.insert(*passage)).collect();
-                example(number, &positives, &eliminated, &negatives)
-            };
-            (Language::new(tag).unwrap(), queries.into_iter().enumerate().map(example).collect())
-        };
-        ["ar", "ko", "sw"].into_iter().zip(languages).map(of).collect()
+        let tags = ["ar", "ko", "sw"].map(|tag| Language::new(tag).unwrap());
+        tags.into_iter().zip(languages).map(|(tag, queries)| (tag, examples_of(queries))).collect()
     })
+}
+
+fn examples_of(queries: Vec<Draft>) -> Vec<Example> {
+    let example = |(number, (mut positives, eliminated, negatives)): (usize, Draft)| {
+        let mut seen = HashSet::new();
+        positives.retain(|passage| seen.insert(*passage));
+        example(number, &positives, &eliminated, &negatives)
+    };
+    queries.into_iter().enumerate().map(example).collect()
 }
 
 fn config() -> impl Strategy<Value = BatchConfig> {
@@ -58,15 +67,16 @@ fn find<'a>(examples: &'a Examples, row: &Row) -> &'a Example {
     examples[&row.language].iter().find(|example| example.query == row.query).unwrap()
 }
 
-fn topic(example: &Example, language: &Language) -> Topic {
-    topic_of(language, &example.positives[0]).unwrap()
+fn topic(example: &Example) -> Topic {
+    topic_of(&example.positives[0])
 }
 
 /// The sizes of the topics of one language, or of all.
 fn sizes(examples: &Examples, language: Option<&Language>) -> Vec<usize> {
     let mut sizes: BTreeMap<Topic, usize> = BTreeMap::new();
-    for (tag, examples) in examples.iter().filter(|(tag, _)| language.is_none_or(|language| language == *tag)) {
-        examples.iter().for_each(|example| *sizes.entry(topic(example, tag)).or_default() += 1);
+    let wanted = examples.iter().filter(|(tag, _)| language.is_none_or(|language| language == *tag));
+    for example in wanted.flat_map(|(_, examples)| examples) {
+        *sizes.entry(topic(example)).or_default() += 1;
     }
     sizes.into_values().collect()
 }
@@ -80,7 +90,9 @@ fn check_composition(step: &Step, examples: &Examples, config: &BatchConfig) {
     let queries: HashSet<_> = step.rows.iter().map(|row| (&row.language, &row.query)).collect();
     assert_eq!(queries.len(), step.rows.len());
     let mut counts: BTreeMap<Topic, usize> = BTreeMap::new();
-    step.rows.iter().for_each(|row| *counts.entry(topic(find(examples, row), &row.language)).or_default() += 1);
+    for row in &step.rows {
+        *counts.entry(topic(find(examples, row))).or_default() += 1;
+    }
     let asked = config.queries.div_ceil(sizes.len()) + 1;
     let fits = sizes.iter().map(|size| size.min(&asked)).sum::<usize>() >= step.rows.len();
     if config.topic == TopicPolicy::Balance && fits {
@@ -124,7 +136,7 @@ fn count_cells(steps: impl Iterator<Item = Step>) -> Exposure {
             for (column, (language, passage)) in step.columns().into_iter().enumerate() {
                 let own = *language == row.language && passage == row.positive;
                 let cells = u64::from(!own && !row.masked.contains(&(column as u32)));
-                exposure.add(language, topic_of(language, passage).unwrap(), cells);
+                exposure.add(language, topic_of(passage), cells);
             }
         }
     }
@@ -134,7 +146,7 @@ fn count_cells(steps: impl Iterator<Item = Step>) -> Exposure {
 proptest! {
     #[test]
     fn every_step_keeps_the_invariants(examples in examples(), config in config(), seed in 0u64..1000) {
-        let plan = plan(&examples, topic_of, &config, seed).unwrap();
+        let plan = plan(&examples, &config, seed).unwrap();
         let queries: usize = examples.values().map(Vec::len).sum();
         prop_assert_eq!(plan.len(), queries.div_ceil(config.queries) * config.epochs as usize);
         let mut drawn: BTreeMap<(Language, String), Vec<Vec<String>>> = BTreeMap::new();
@@ -152,14 +164,14 @@ proptest! {
 
     #[test]
     fn the_same_seed_gives_the_same_plan_in_any_number_of_threads(examples in examples(), config in config()) {
-        let steps = || plan(&examples, topic_of, &config, 3).unwrap().steps().collect::<Vec<_>>();
+        let steps = || plan(&examples, &config, 3).unwrap().steps().collect::<Vec<_>>();
         let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap();
         prop_assert_eq!(steps(), pool.install(steps));
     }
 
     #[test]
     fn exposure_counts_the_cells_of_all_steps(examples in examples(), config in config()) {
-        let plan = plan(&examples, topic_of, &config, 3).unwrap();
+        let plan = plan(&examples, &config, 3).unwrap();
         let (counted, expected) = (plan.exposure(), count_cells(plan.steps()));
         prop_assert!(expected.topic.iter().enumerate().all(|(topic, cells)| counted.topic[topic] == *cells));
         prop_assert!(expected.language.iter().all(|(language, cells)| counted.language[language] == *cells));
@@ -169,7 +181,7 @@ proptest! {
     #[test]
     fn the_queries_of_a_topic_are_used_evenly(examples in examples(), config in config()) {
         let config = BatchConfig { collisions: Collisions::Mask, ..config };
-        let plan = plan(&examples, topic_of, &config, 3).unwrap();
+        let plan = plan(&examples, &config, 3).unwrap();
         let mut uses: BTreeMap<(usize, Topic), Vec<u32>> = BTreeMap::new();
         for (query, count) in plan.material.queries.iter().zip(&plan.uses) {
             let topic = if config.topic == TopicPolicy::Ignore { Topic(0) } else { query.topic };
@@ -184,7 +196,7 @@ fn a_collision_is_avoided_where_another_query_fits_and_masked_where_none_does() 
     let swahili = |queries: Vec<Example>| Examples::from([(Language::new("sw").unwrap(), queries)]);
     let config = BatchConfig { queries: 2, negatives: 1, epochs: 30, ..BatchConfig::default() };
     let masked = |examples: &Examples, config: &BatchConfig| {
-        let plan = plan(examples, topic_of, config, 1).unwrap();
+        let plan = plan(examples, config, 1).unwrap();
         let cells: usize = plan.steps().flat_map(|step| step.rows).map(|row| row.masked.len()).sum();
         (cells, plan.avoided, plan.last_resorts)
     };
@@ -207,7 +219,7 @@ fn languages_and_topics_are_drawn_in_proportion_to_a_power_of_their_size() {
         Examples::from([(Language::new("ru").unwrap(), queries(400)), (Language::new("ko").unwrap(), queries(100))]);
     for (gamma, expected) in [(0.0, 0.5), (0.5, 2.0 / 3.0), (1.0, 0.8)] {
         let config = BatchConfig { queries: 4, epochs: 40, language_gamma: gamma, ..BatchConfig::default() };
-        let plan = plan(&examples, topic_of, &config, 1).unwrap();
+        let plan = plan(&examples, &config, 1).unwrap();
         let russian = plan.steps().filter(|step| step.rows[0].language.as_str() == "ru").count();
         let share = russian as f64 / plan.len() as f64;
         assert!((share - expected).abs() < 0.03, "γ {gamma}: {share}");
@@ -216,7 +228,7 @@ fn languages_and_topics_are_drawn_in_proportion_to_a_power_of_their_size() {
     let uneven = (0..312).map(|at| example(at, &[if at < 300 { 4 * at as u32 } else { 4 * at as u32 + 1 }], &[], &[]));
     let uneven = Examples::from([(Language::new("ru").unwrap(), uneven.collect())]);
     let config = BatchConfig { queries: 4, epochs: 10, topic_delta: 0.0, ..BatchConfig::default() };
-    let plan = plan(&uneven, topic_of, &config, 1).unwrap();
+    let plan = plan(&uneven, &config, 1).unwrap();
     let summary = plan.summary(&[]);
     let share = summary.counts["rows of topic 01 "] as f64 / (4 * plan.len()) as f64;
     assert!((share - 0.5).abs() < 0.03, "{share}");
@@ -234,10 +246,10 @@ fn a_cap_is_raised_only_where_topics_are_too_small() {
 
 #[test]
 fn no_example_and_an_example_without_a_positive_are_refused() {
-    let error = plan(&Examples::new(), topic_of, &BatchConfig::default(), 1).err().unwrap();
+    let error = plan(&Examples::new(), &BatchConfig::default(), 1).err().unwrap();
     assert!(error.to_string().contains("no training examples"), "{error}");
     let examples = Examples::from([(Language::new("sw").unwrap(), vec![example(7, &[], &[], &[1])])]);
-    let error = plan(&examples, topic_of, &BatchConfig::default(), 1).err().unwrap();
+    let error = plan(&examples, &BatchConfig::default(), 1).err().unwrap();
     assert!(error.to_string().contains("`q7` of `sw` has no positive"), "{error}");
 }
 
@@ -253,7 +265,7 @@ fn forty_thousand_queries_are_planned_in_seconds() {
     };
     let examples: Examples = (0..16).map(language).collect();
     let started = std::time::Instant::now();
-    let plan = plan(&examples, topic_of, &BatchConfig::default(), 1).unwrap();
+    let plan = plan(&examples, &BatchConfig::default(), 1).unwrap();
     let exposure = plan.exposure();
     eprintln!("{} steps planned in {:.2} s", plan.len(), started.elapsed().as_secs_f64());
     assert_eq!((plan.len(), exposure.language.len()), (33_340, 16));
