@@ -381,8 +381,11 @@ impl<'a> Matrix<'a> {
 
     /// As [`check_finite`](Self::check_finite), on one thread, with `first` as the number of the first vector.
     pub fn check_finite_from(&self, what: &str, first: usize) -> Result<()> {
-        // One comparison that is false for NaN too, and no early end, so that many values are compared at a time.
-        let finite = |values: &[f32]| values.iter().fold(true, |all, value| all & (value.abs() < f32::INFINITY));
+        // One comparison that is false for NaN too, and counting instead of ending early, so that many values are compared at
+        // a time.
+        let finite = |values: &[f32]| {
+            values.iter().map(|value| u64::from(value.abs() < f32::INFINITY)).sum::<u64>() == values.len() as u64
+        };
         if finite(self.values) {
             return Ok(());
         }

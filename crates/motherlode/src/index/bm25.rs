@@ -427,7 +427,7 @@ impl Bm25Index {
         let config = Bm25Config { k1: f64::from_bits(numbers[5]), b: f64::from_bits(numbers[6]) };
         let (passages, counted, tokens) = (numbers[0] as usize, numbers[1] as usize, numbers[4]);
         let scores = posting_scores(&config, tokens as f64 / counted.max(1) as f64);
-        let index = Self { analyser, passages, counted, tokens, layout, scores, file };
+        let index = Self { file, analyser, passages, counted, tokens, layout, scores };
         let sound = |ends: &[u64], last: usize| ends.is_sorted() && ends.last().is_none_or(|end| *end == last as u64);
         if sound(index.term_ends(), index.layout.terms.len()) && sound(index.posting_ends(), index.layout.postings) {
             Ok(index)

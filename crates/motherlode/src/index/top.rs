@@ -69,8 +69,8 @@ pub(crate) fn for_each_at_least(scores: &[f32], floor: f32, mut visit: impl FnMu
     const WIDTH: usize = 16;
     let (chunks, rest) = scores.as_chunks::<WIDTH>();
     for (number, chunk) in chunks.iter().enumerate() {
-        let below = chunk.iter().fold(true, |below, score| below & (*score < floor));
-        if !below {
+        let below: u32 = chunk.iter().map(|score| u32::from(*score < floor)).sum();
+        if below < WIDTH as u32 {
             visit_chunk(number * WIDTH, chunk, floor, &mut visit);
         }
     }

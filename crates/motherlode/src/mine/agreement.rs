@@ -75,7 +75,7 @@ mod tests {
     use super::*;
     use crate::mine::{Candidate, Evidence};
 
-    /// Golden, SciPy 1.17.1: `spearmanr([1, 2, 3, 4, 5], [2, 9, 3, 11, 4])`, `kendalltau(…)`.
+    /// Golden, `scipy` 1.17.1: `spearmanr([1, 2, 3, 4, 5], [2, 9, 3, 11, 4])`, `kendalltau(…)`.
     #[test]
     fn correlations_equal_scipy() {
         let ranks = [2, 9, 3, 11, 4];
