@@ -3,4 +3,4 @@
 pub mod bm25;
 pub mod exact;
 mod product;
-pub(crate) mod top;
+mod top;

@@ -2,11 +2,13 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::loss::{Imitation, LossOptions, Prefix, Reading, Similarity};
+use super::loss::{Imitation, LossOptions, Prefix, Reading};
 use super::schedule::Warmup;
 use super::teacher::TeacherKind;
+use crate::batch::weights::WeightConfig;
 use crate::engine::OptimizerConfig;
 use crate::error::{Error, Result};
+use crate::index::exact::Similarity;
 
 /// The knobs of section `[train]`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -23,7 +25,7 @@ pub struct TrainConfig {
     /// What the weights of languages and topics do.
     pub reading: Reading,
     /// Which weights languages and topics have.
-    pub weights: WeightsConfig,
+    pub weights: WeightConfig,
     /// The optimiser.
     pub optimizer: OptimizerConfig,
     /// Bytes for the activations of a step; a step that needs more is computed in chunks, with the same gradient.
@@ -40,15 +42,6 @@ pub struct TrainConfig {
     pub validation: ValidationConfig,
     /// Steps between two checkpoints, from which an interrupted training goes on.
     pub checkpoint_every: u64,
-}
-
-/// STAND-IN.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub struct WeightsConfig {}
-impl WeightsConfig {
-    fn validate(&self) -> Result<()> {
-        Ok(())
-    }
 }
 
 /// How a teacher is imitated.
@@ -103,7 +96,7 @@ impl Default for TrainConfig {
             temperature: 0.02,
             similarity: Similarity::Cosine,
             reading: Reading::Negative,
-            weights: WeightsConfig::default(),
+            weights: WeightConfig::default(),
             optimizer: OptimizerConfig::default(),
             memory: 8 << 30,
             matryoshka: Vec::new(),

@@ -9,10 +9,10 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value, json};
 
 use super::checkpoint::{LoopState, entries};
-use super::loss::Similarity;
 use super::{TrainConfig, TrainInputs};
 use crate::artefact::{Artefact, Draft, Summary};
 use crate::error::{Error, Result};
+use crate::index::exact::Similarity;
 use crate::text::prompts::{PROMPTS_FILE, Prompts};
 
 /// Files that are taken over as they are, where the base model has them.
@@ -125,7 +125,8 @@ fn is_plain(path: &Path) -> bool {
 
 /// `max_seq_length` is the longer of what queries and passages were cut to while training.
 fn lengths(inputs: &TrainInputs<'_>) -> Result<Value> {
-    let mut lengths = read_json(&inputs.base.folder.join(LENGTHS))?.unwrap_or_else(|| json!({ "do_lower_case": false }));
+    let mut lengths =
+        read_json(&inputs.base.folder.join(LENGTHS))?.unwrap_or_else(|| json!({ "do_lower_case": false }));
     lengths["max_seq_length"] = inputs.encoder.query_length.max(inputs.encoder.passage_length).into();
     Ok(lengths)
 }
@@ -169,8 +170,16 @@ fn model_card(inputs: &TrainInputs<'_>, trained: &Trained<'_>) -> String {
         inputs.batches.key()
     );
     let chosen = state.best.unwrap_or(state.step);
-    _ = writeln!(card, "- steps: {} of {} planned; these are the weights after step {chosen}", state.step, trained.planned);
-    _ = writeln!(card, "- queries are cut at {} tokens, passages at {}", inputs.encoder.query_length, inputs.encoder.passage_length);
+    _ = writeln!(
+        card,
+        "- steps: {} of {} planned; these are the weights after step {chosen}",
+        state.step, trained.planned
+    );
+    _ = writeln!(
+        card,
+        "- queries are cut at {} tokens, passages at {}",
+        inputs.encoder.query_length, inputs.encoder.passage_length
+    );
     trained.summary.notes.iter().for_each(|note| _ = writeln!(card, "- {note}"));
     card.push_str(&validation_table(state));
     card.push_str("\n```python\nfrom sentence_transformers import SentenceTransformer\n\n");

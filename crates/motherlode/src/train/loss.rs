@@ -14,17 +14,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::engine::Embeddings;
 use crate::error::{Error, Result};
+use crate::index::exact::Similarity;
 use crate::sample::Provenance;
-
-/// How two vectors are compared.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Similarity {
-    /// The inner product of the vectors scaled to unit length.
-    Cosine,
-    /// The inner product of the vectors as they are.
-    Dot,
-}
 
 /// What the weights ω of languages and topics do to the loss.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -489,7 +480,7 @@ fn combine(sum: &mut Embeddings, vectors: &Embeddings, coefficient: impl Fn(usiz
 }
 
 /// The inner product, in sixteen running sums that the compiler turns into vector instructions.
-pub(super) fn dot(a: &[f32], b: &[f32]) -> f32 {
+fn dot(a: &[f32], b: &[f32]) -> f32 {
     const LANES: usize = 16;
     let mut sums = [0.0_f32; LANES];
     let (a_chunks, b_chunks) = (a.chunks_exact(LANES), b.chunks_exact(LANES));

@@ -30,8 +30,8 @@ impl Shape {
 pub(super) fn tokens_within(bytes: u64, inputs: &TrainInputs<'_>) -> Result<usize> {
     let path = inputs.base.folder.join("config.json");
     let text = std::fs::read_to_string(&path).map_err(Error::io(&path))?;
-    let mut shape: Shape =
-        serde_json::from_str(&text).map_err(|error| Error::file(&path, format!("expected an encoder's sizes: {error}")))?;
+    let mut shape: Shape = serde_json::from_str(&text)
+        .map_err(|error| Error::file(&path, format!("expected an encoder's sizes: {error}")))?;
     shape.num_hidden_layers = inputs.encoder.layers.map_or(shape.num_hidden_layers, |layers| layers as u64);
     let longest = inputs.encoder.query_length.max(inputs.encoder.passage_length) as u64;
     Ok((bytes / shape.bytes_per_token(longest).max(1)).max(1) as usize)

@@ -23,7 +23,7 @@ use std::path::Path;
 pub use self::config::{DistillationConfig, Every, Pool, TrainConfig, ValidationConfig};
 use self::export::{Trained, export};
 use self::trainer::Trainer;
-use crate::artefact::{self, Artefact, Outcome, Recipe, Summary};
+use crate::artefact::{self, Artefact, Outcome, Recipe};
 use crate::dataset::Dataset;
 use crate::encode::EncoderConfig;
 use crate::engine::Engine;

@@ -1,22 +1,23 @@
 //! The plan as the loop reads it: a step's queries and columns as token sequences, what each column is, and what it weighs.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Seek, SeekFrom};
 use std::path::PathBuf;
 
+use super::TrainInputs;
 use super::loss::LossRow;
 use super::teacher::Teacher;
 use super::texts::Texts;
-use super::{TrainConfig, TrainInputs};
 use crate::artefact::Artefact;
-use crate::batch::Step;
+use crate::batch::weights::{WeightConfig, Weights, weights};
+use crate::batch::{self, Exposure, Step};
 use crate::corpus::Language;
 use crate::dataset::{Dataset, Split};
 use crate::engine::TokenBatch;
 use crate::error::{Error, Result};
 use crate::lines;
-use crate::topic::{Topic, Topics};
+use crate::topic::Topics;
 
 /// The planned steps, read one at a time.
 pub(super) struct Steps {
@@ -33,7 +34,7 @@ impl Steps {
     /// # Errors
     /// A line that is no step, steps that are not numbered from 0 upwards, an empty plan or step.
     pub(super) fn open(batches: &Artefact, mut visit: impl FnMut(&Step) -> Result<()>) -> Result<Self> {
-        let path = batches.path("batches.jsonl");
+        let path = batches.path(batch::FILE);
         let (mut offsets, mut epochs, mut position) = (Vec::new(), Vec::new(), 0);
         lines::for_each(&path, |number, line| {
             let step = parse(line).and_then(|step| {
@@ -85,30 +86,23 @@ fn parse(line: &str) -> Result<Step> {
 }
 
 /// Opens and checks the plan, and weighs the languages and topics of its passages.
-pub(super) fn open(inputs: &TrainInputs<'_>, config: &TrainConfig) -> Result<(Steps, PlannedWeights)> {
+pub(super) fn open(inputs: &TrainInputs<'_>, config: &WeightConfig) -> Result<(Steps, PlannedWeights)> {
     let topics = Topics::open(inputs.topics)?;
-    let mut positives: BTreeMap<(Language, Topic), usize> = BTreeMap::new();
-    let mut classes = BTreeSet::new();
+    let weights = weights(&Exposure::open(inputs.batches)?, config)?;
+    let (mut sum, mut rows) = (0.0, 0);
     let steps = Steps::open(inputs.batches, |step| {
         check(step, inputs.dataset)?;
         for (language, passage) in step.columns() {
-            classes.insert((language.clone(), topics.of(inputs.dataset, language, passage)?));
+            topics.of(inputs.dataset, language, passage)?;
         }
         for row in &step.rows {
             let topic = topics.of(inputs.dataset, &row.language, &row.positive)?;
-            *positives.entry((row.language.clone(), topic)).or_default() += 1;
+            sum += f64::from(weights.of(&row.language, topic));
+            rows += 1;
         }
         Ok(())
     })?;
-    let passages: BTreeMap<(Language, Topic), f32> = classes.into_iter().map(|class| (class, 1.0)).collect();
-    let query_mean = query_mean(&passages, &positives);
-    Ok((steps, PlannedWeights { topics, passages, query_mean }))
-}
-
-/// Mean ω of the planned rows.
-fn query_mean(weights: &BTreeMap<(Language, Topic), f32>, positives: &BTreeMap<(Language, Topic), usize>) -> f32 {
-    let sum: f64 = positives.iter().map(|(class, count)| f64::from(weights[class]) * *count as f64).sum();
-    (sum / positives.values().sum::<usize>() as f64) as f32
+    Ok((steps, PlannedWeights { topics, weights, query_mean: (sum / f64::from(rows)) as f32 }))
 }
 
 /// Refuses a step that names what the data set has not.
@@ -127,7 +121,7 @@ fn check(step: &Step, dataset: &Dataset) -> Result<()> {
 pub(super) struct PlannedWeights {
     topics: Topics,
     /// ω by the language and topic of a passage.
-    passages: BTreeMap<(Language, Topic), f32>,
+    pub(super) weights: Weights,
     /// Mean ω of the planned rows, by their positive's topic.
     query_mean: f32,
 }
@@ -173,7 +167,6 @@ impl Preparation<'_> {
 
     fn weight(&self, (language, passage): (&Language, &str)) -> Result<f32> {
         let topic = self.weights.topics.of(self.dataset, language, passage)?;
-        let missing = || Error::data(format!("no weight was planned for topic {} in `{language}`", topic.0));
-        self.weights.passages.get(&(language.clone(), topic)).copied().ok_or_else(missing)
+        Ok(self.weights.weights.of(language, topic))
     }
 }

@@ -14,8 +14,9 @@ use super::steps::Prepared;
 use super::teacher::TeacherKind;
 use super::trainer::Job;
 use super::*;
-use crate::artefact::{Draft, draft};
-use crate::batch::{Row, Step};
+use crate::artefact::{Draft, Summary, draft};
+use crate::batch::weights::WeightConfig;
+use crate::batch::{Exposure, Row, Step};
 use crate::corpus::{CorpusWriter, Language, Passage};
 use crate::engine::{Embeddings, Encoder, LoadOptions, Pass, StepReport, TokenBatch, Trainable};
 use crate::error::Error;
@@ -137,7 +138,8 @@ impl Engine for ToyEngine {
 
     fn trainable(&self, folder: &Path, _options: &LoadOptions) -> Result<Box<dyn Trainable>> {
         self.0.burn()?;
-        let config: serde_json::Value = serde_json::from_slice(&std::fs::read(folder.join("config.json")).unwrap()).unwrap();
+        let config: serde_json::Value =
+            serde_json::from_slice(&std::fs::read(folder.join("config.json")).unwrap()).unwrap();
         Ok(Box::new(Toy::new(config["vocab_size"].as_u64().unwrap() as usize, self.0.clone())))
     }
 }
@@ -182,7 +184,7 @@ impl Fixture {
         };
         let fixture = Self {
             dataset,
-            batches: write_artefact(&at("batches"), "batch", |draft| draft.write_lines("batches.jsonl", steps).unwrap()),
+            batches: write_artefact(&at("batches"), "batch", |draft| write_batches(draft, steps)),
             examples: write_artefact(&at("examples"), "sample", write_examples),
             topics: write_artefact(&at("topics"), "topic", |draft| draft.write_lines("topics.json", [topics]).unwrap()),
             candidates: write_artefact(&at("candidates"), "mine", write_candidates),
@@ -197,7 +199,8 @@ impl Fixture {
     fn write_base(&self) {
         let folder = self.base();
         std::fs::create_dir_all(folder.join("1_Pooling")).unwrap();
-        let texts: Vec<String> = (0..SUBJECTS).map(|subject| format!("a{subject} b{subject} t0 t1 query: passage:")).collect();
+        let texts: Vec<String> =
+            (0..SUBJECTS).map(|subject| format!("a{subject} b{subject} t0 t1 query: passage:")).collect();
         let vocabulary = write_tiny_tokenizer(&folder, &texts).unwrap();
         let config = serde_json::json!({"vocab_size": vocabulary, "hidden_size": DIMENSION, "intermediate_size": 1,
             "num_hidden_layers": 1, "num_attention_heads": 1});
@@ -262,6 +265,12 @@ fn write_dataset(draft: &mut Draft) {
             draft.write(&format!("{tag}/{name}.train.tsv"), write).unwrap();
         }
     }
+}
+
+fn write_batches(draft: &mut Draft, steps: Vec<Step>) {
+    draft.write_lines("batches.jsonl", steps).unwrap();
+    let language = LANGUAGES.iter().map(|tag| (language(tag), 90)).collect();
+    draft.write_lines("exposure.json", [Exposure { language, topic: vec![120, 60] }]).unwrap();
 }
 
 fn write_examples(draft: &mut Draft) {
@@ -361,7 +370,8 @@ fn training_improves_validation_and_logs_every_step() {
     assert!(values.iter().skip(1).any(|value| *value > values[0] + 0.05), "{values:?}");
     assert!(log[11].loss < log[0].loss);
     let best = artefact.summary().values["best step"] as u64;
-    let first_best = validations.iter().max_by(|a, b| a.macro_average.total_cmp(&b.macro_average).then(b.step.cmp(&a.step)));
+    let first_best =
+        validations.iter().max_by(|a, b| a.macro_average.total_cmp(&b.macro_average).then(b.step.cmp(&a.step)));
     assert_eq!(first_best.unwrap().step, best);
     assert!(artefact.summary().notes.contains(&"the base's weights were rounded".to_owned()));
     assert!(!fixture.folder.path().join("out/.scratch").exists());
@@ -471,7 +481,8 @@ fn without_validation_queries_the_last_weights_stand() {
 #[test]
 fn a_loss_that_is_not_finite_names_step_and_language_and_keeps_the_state() {
     let fixture = Fixture::new();
-    let config = TrainConfig { rate: 1e38, warmup: schedule::Warmup::Share(0.0), checkpoint_every: 1, ..quick() };
+    let warmup = schedule::Warmup::Share(0.0);
+    let config = TrainConfig { rate: 1e38, temperature: 1e-6, warmup, checkpoint_every: 1, ..quick() };
     let message = fixture.refuse(&config);
     assert!(message.contains("(sw)") && message.contains("is NaN") && message.contains("`train.rate`"), "{message}");
     assert!(fixture.folder.path().join("refused.partial/.scratch/000000000001.checkpoint").exists());
@@ -501,6 +512,22 @@ fn chunks_give_the_gradient_of_the_undivided_step() {
         assert_eq!(divided.0, report);
         assert_eq!(divided.1, gradient);
         assert_eq!(divided.2, expected);
+    }
+}
+
+#[test]
+fn only_the_ratio_of_the_weights_counts() {
+    let fixture = Fixture::new();
+    for reading in [loss::Reading::Negative, loss::Reading::Query, loss::Reading::PaperMean] {
+        let log = |alpha: f64, beta: f64| {
+            let weights = WeightConfig { alpha, beta, ..WeightConfig::default() };
+            let config = TrainConfig { reading, weights, ..quick() };
+            let artefact = fixture.train(&config, &format!("{reading:?}-{alpha}-{beta}"), &Fuse::default()).unwrap();
+            std::fs::read_to_string(artefact.path("log.jsonl")).unwrap()
+        };
+        let expected = log(0.45, 0.4);
+        assert_eq!(log(0.9, 0.8), expected);
+        assert_ne!(log(0.1, 0.8), expected);
     }
 }
 

@@ -35,14 +35,9 @@ pub(super) struct Trainer<'a> {
 
 impl<'a> Trainer<'a> {
     /// Opens and checks everything, then takes up the last checkpoint in `scratch`.
-    pub(super) fn open(
-        inputs: &TrainInputs<'a>,
-        config: &'a TrainConfig,
-        seed: u64,
-        scratch: PathBuf,
-    ) -> Result<Self> {
+    pub(super) fn open(inputs: &TrainInputs<'a>, config: &'a TrainConfig, seed: u64, scratch: PathBuf) -> Result<Self> {
         let texts = Texts::new(inputs.dataset, EncoderInput::open(inputs.base.folder, inputs.encoder)?);
-        let (steps, weights) = steps::open(inputs, config)?;
+        let (steps, weights) = steps::open(inputs, &config.weights)?;
         let teacher = match &config.distillation {
             None => Teacher::default(),
             Some(distillation) => Teacher::open(distillation.teacher, teacher_artefact(inputs, distillation.teacher))?,
@@ -108,7 +103,9 @@ impl<'a> Trainer<'a> {
 
     /// Validates, keeps the weights if they are the best so far, and writes a checkpoint.
     fn validate(&mut self, progress: &Progress<'_>) -> Result<()> {
-        let record = self.validation.measure(self.state.step, &*self.model, &self.texts, progress)?;
+        let step = self.state.step;
+        let at = |error: Error| Error::data(format!("validation after {step} steps: {error}"));
+        let record = self.validation.measure(step, &*self.model, &self.texts, progress).map_err(at)?;
         progress.say(&format!("step {}: validation nDCG@10 {:.4}", record.step, record.macro_average));
         if self.state.validated(record) {
             self.checkpoints.save_best(self.state.step, &*self.model)?;
@@ -154,6 +151,9 @@ impl<'a> Trainer<'a> {
         summary.count("epochs planned", self.steps.epochs());
         summary.count("validation queries", self.validation.queries());
         summary.count("validation passages", self.validation.passages());
+        let (least, most) = self.preparation.weights.weights.shift_range(f64::from(self.config.temperature));
+        summary.value("least τ·ln ω", least);
+        summary.value("greatest τ·ln ω", most);
         inputs.base.notes.iter().for_each(|note| summary.note(note));
         self.judge_outcome(&mut summary);
         if self.config.validation.pool == Pool::Reduced {

@@ -5,30 +5,29 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use rayon::prelude::*;
-
 use super::checkpoint::ValidationRecord;
-use super::loss::{Similarity, dot};
 use super::teacher::language_files;
 use super::texts::Texts;
 use super::{Pool, TrainInputs};
 use crate::corpus::{Language, PassageIndex};
 use crate::dataset::{Dataset, Partition, Split};
 use crate::encode::encode_batches;
-use crate::engine::{Embeddings, Encoder, TokenBatch};
+use crate::engine::{Embeddings, Encoder};
 use crate::error::{Error, Result};
 use crate::evaluate::measures::ndcg;
-use crate::index::top::Best;
+use crate::index::exact::{Member, Search, Similarity, top_k_of_sum};
 use crate::mine::QueryCandidates;
 use crate::progress::Progress;
 use crate::queries::QueryIndex;
-use crate::run::Scored;
+use crate::run::{Ranking, Scored, rank_order};
 use crate::sample::Example;
 
 /// nDCG is cut here, as in every table of the report.
 const DEPTH: usize = 10;
 /// Passages that are encoded before their scores are taken.
-const TILE: usize = 1024;
+const TILE: usize = 4096;
+/// Bytes for the tiles of scores.
+const SEARCH_MEMORY: usize = 64 << 20;
 
 /// The validation queries of one language and the passages they are searched in.
 struct LanguagePool {
@@ -108,35 +107,35 @@ impl<'a> Validation<'a> {
         let judged = partition.split(Split::Train)?;
         let query_texts: Vec<&str> =
             pool.queries.iter().map(|query| judged.queries.query(*query).text.as_str()).collect();
-        let queries = self.encode(encoder, &texts.queries(&query_texts)?)?;
-        let mut best: Vec<Best> = pool.queries.iter().map(|_| Best::new(DEPTH, f32::NEG_INFINITY)).collect();
+        let queries = encode_batches(encoder, &texts.queries(&query_texts)?, self.batch_tokens)?;
+        let mut rankings = vec![Ranking::new(); pool.queries.len()];
         for tile in pool.passages.chunks(TILE) {
-            let passages = self.encode(encoder, &texts.passages(&partition.corpus, tile)?)?;
-            best.par_iter_mut().enumerate().for_each(|(query, best)| {
-                for (row, passage) in tile.iter().enumerate() {
-                    let score = dot(queries.row(query), passages.row(row)) + 0.0;
-                    best.push(Scored { passage: *passage, score }, &pool.id_ranks);
-                }
-            });
+            let tokens = texts.passages(&partition.corpus, tile)?;
+            let passages = encode_batches(encoder, &tokens, self.batch_tokens)?;
+            let found = self.search(&queries, &passages, &tile_ranks(tile, &pool.id_ranks))?;
+            for (ranking, found) in rankings.iter_mut().zip(found) {
+                let place = |scored: Scored| Scored { passage: tile[scored.passage.at()], ..scored };
+                ranking.extend(found.into_iter().map(place));
+                ranking.sort_unstable_by(|a, b| rank_order(a, b, &pool.id_ranks));
+                ranking.truncate(DEPTH);
+            }
             progress.advance(tile.len());
         }
-        let value = |(best, query): (Best, &QueryIndex)| {
-            ndcg(&best.into_ranking(&pool.id_ranks), judged.qrels.judged(*query), DEPTH)
-        };
-        Ok(best.into_iter().zip(&pool.queries).map(value).sum::<f64>() / pool.queries.len() as f64)
+        let value = |(ranking, query): (&Ranking, &QueryIndex)| ndcg(ranking, judged.qrels.judged(*query), DEPTH);
+        Ok(rankings.iter().zip(&pool.queries).map(value).sum::<f64>() / pool.queries.len() as f64)
     }
 
-    /// Vectors of all sequences, in order, a bounded number of tokens at a time; of unit length where cosine is asked.
-    fn encode(&self, encoder: &dyn Encoder, batch: &TokenBatch) -> Result<Embeddings> {
-        let mut vectors = encode_batches(encoder, batch, self.batch_tokens)?;
-        if self.similarity == Similarity::Cosine {
-            for row in 0..vectors.rows() {
-                let length = dot(vectors.row(row), vectors.row(row)).sqrt();
-                vectors.row_mut(row).iter_mut().for_each(|value| *value /= if length > 0.0 { length } else { 1.0 });
-            }
-        }
-        Ok(vectors)
+    fn search(&self, queries: &Embeddings, passages: &Embeddings, id_ranks: &[u32]) -> Result<Vec<Ranking>> {
+        let (queries, passages) = (queries.into(), passages.into());
+        let member = Member { queries, passages, weight: 1.0, similarity: self.similarity };
+        let silent = Progress::silent();
+        let search = Search { depth: DEPTH, id_ranks, memory: SEARCH_MEMORY, task: "search", progress: &silent };
+        top_k_of_sum(&[member], search)
     }
+}
+
+fn tile_ranks(tile: &[PassageIndex], id_ranks: &[u32]) -> Vec<u32> {
+    tile.iter().map(|passage| id_ranks[passage.at()]).collect()
 }
 
 fn language_pool(
