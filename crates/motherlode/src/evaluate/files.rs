@@ -193,7 +193,7 @@ mod tests {
     #[test]
     fn bad_lines_are_named() {
         let path = Path::new("x.trec");
-        let good: String = (0..100).map(|number| format!("q Q0 p{number} 1 2.5 x\r\n\n")).collect();
+        let good = (0..100).map(|number| format!("q Q0 p{number} 1 2.5 x\r\n\n")).collect::<Vec<_>>().concat();
         assert_eq!(RunText::parse(path, &good).unwrap().rankings["q"].len(), 100);
         for (line, expected) in [
             ("q Q0 d 1 2.5", "x.trec:201: expected 6 columns `query-id Q0 passage-id rank score tag`, got 5"),

@@ -259,7 +259,7 @@ mod tests {
         }
     }
 
-    /// A case of `tests/data/evaluate`, made by `tests/golden/evaluate.py` with trec_eval's code.
+    /// A case of `tests/data/evaluate`, made by `tests/golden/evaluate.py` with `trec_eval`'s code.
     struct Case {
         expected: serde_json::Value,
         queries: Queries,

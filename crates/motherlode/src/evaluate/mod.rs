@@ -129,10 +129,10 @@ pub fn evaluate(
             summary.note(format!("{}: not scored; no mean counts it", partition.language));
         }
     }
-    finish(draft, summary, MeasureTable::new(inputs.split, config.complete, languages))
+    finish(draft, summary, &MeasureTable::new(inputs.split, config.complete, languages))
 }
 
-fn finish(mut draft: artefact::Draft, mut summary: Summary, table: MeasureTable) -> Result<Artefact> {
+fn finish(mut draft: artefact::Draft, mut summary: Summary, table: &MeasureTable) -> Result<Artefact> {
     if table.languages.is_empty() {
         return Err(Error::data(format!("no {} query was judged; there is nothing to measure", table.split.name())));
     }
@@ -142,7 +142,7 @@ fn finish(mut draft: artefact::Draft, mut summary: Summary, table: MeasureTable)
     for (measure, value) in table.truth.iter().flatten() {
         summary.value(format!("macro mean {measure} against truth"), *value);
     }
-    write_json(&mut draft, MeasureTable::FILE, &table)?;
+    write_json(&mut draft, MeasureTable::FILE, table)?;
     draft.commit(summary)
 }
 

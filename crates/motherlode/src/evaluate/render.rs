@@ -85,8 +85,8 @@ impl Comparison {
                 let marks = tests.map_or(String::new(), |tests| self.marks(&tests.languages[language]));
                 cells.push(mark(value.value, &marks));
             }
-            let star = tests.is_some_and(|tests| tests.macro_mean.p_randomisation < self.config.alpha);
-            cells.push(mark(values.macro_mean.value, if star { "*" } else { "" }));
+            let marks = tests.map_or("", |tests| self.macro_mark(tests));
+            cells.push(mark(values.macro_mean.value, marks));
             cells
         };
         let mut grid = vec![head, row(&by.baseline, None)];
@@ -102,7 +102,11 @@ impl Comparison {
         for (language, difference) in &system.languages {
             grid.push(self.tests_row(language.as_str(), Some(system.values.languages[language]), difference));
         }
-        grid.push(self.tests_row("macro", Some(system.values.macro_mean), &system.macro_mean));
+        let mut macro_row = self.tests_row("macro", Some(system.values.macro_mean), &system.macro_mean);
+        if let Some(marks) = macro_row.last_mut() {
+            self.macro_mark(system).clone_into(marks);
+        }
+        grid.push(macro_row);
         grid.push(self.tests_row("micro", None, &system.micro));
         grid
     }
@@ -127,6 +131,10 @@ impl Comparison {
         let dagger = if difference.daggered(self.config.alpha) { "†" } else { "" };
         let star = if difference.holds(self.config.alpha) { "*" } else { "" };
         format!("{dagger}{star}")
+    }
+
+    fn macro_mark(&self, system: &SystemComparison) -> &'static str {
+        if system.macro_mean.p_randomisation < self.config.alpha { "*" } else { "" }
     }
 
     fn versus(&self, system: &SystemComparison) -> String {
@@ -275,8 +283,5 @@ fn csv_line(
 }
 
 fn quoted(cell: &str) -> String {
-    match cell.contains(['"', ',', '\n']) {
-        true => format!("\"{}\"", cell.replace('"', "\"\"")),
-        false => cell.to_owned(),
-    }
+    if cell.contains(['"', ',', '\n']) { format!("\"{}\"", cell.replace('"', "\"\"")) } else { cell.to_owned() }
 }

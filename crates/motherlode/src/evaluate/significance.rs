@@ -59,10 +59,10 @@ impl MeanDifference {
     /// The two-sided p of the paired t-test: 1 where nothing differs, none where all differ by the same amount, as
     /// the test then divides by zero.
     pub fn t_test(&self) -> Option<f64> {
-        match self.standard_error > 0.0 {
-            true => Some(2.0 * student(self.freedom).sf((self.mean / self.standard_error).abs())),
-            false => (self.mean.abs() < ROUNDING).then_some(1.0),
+        if self.standard_error > 0.0 {
+            return Some(2.0 * student(self.freedom).sf((self.mean / self.standard_error).abs()));
         }
+        (self.mean.abs() < ROUNDING).then_some(1.0)
     }
 
     /// The bootstrap interval that covers the true mean difference with probability `confidence`.
@@ -111,17 +111,14 @@ pub fn randomisation(differences: &[f64], draws: usize, random: &mut impl Rng) -
     let scale: f64 = moving.iter().map(|difference| difference.abs()).sum();
     let observed = moving.iter().sum::<f64>().abs() - ROUNDING * scale;
     let as_much = |sum: f64| sum.abs() >= observed;
-    match 1_usize.checked_shl(moving.len() as u32).filter(|patterns| moving.len() < 63 && *patterns <= draws) {
-        Some(patterns) => {
-            let hits = (0..patterns as u64).filter(|pattern| as_much(signed_sum(&moving, *pattern))).count();
-            hits as f64 / patterns as f64
-        }
-        None => {
-            let mut sum = || moving.chunks(64).map(|chunk| signed_sum(chunk, random.next_u64())).sum::<f64>();
-            let hits = (0..draws).filter(|_| as_much(sum())).count();
-            (hits + 1) as f64 / (draws + 1) as f64
-        }
+    if moving.len() < 63 && 1 << moving.len() <= draws as u64 {
+        let patterns = 1_u64 << moving.len();
+        let hits = (0..patterns).filter(|pattern| as_much(signed_sum(&moving, *pattern))).count();
+        return hits as f64 / patterns as f64;
     }
+    let mut sum = || moving.chunks(64).map(|chunk| signed_sum(chunk, random.next_u64())).sum::<f64>();
+    let hits = (0..draws).filter(|_| as_much(sum())).count();
+    (hits + 1) as f64 / (draws + 1) as f64
 }
 
 /// The sum of up to 64 values, each negated where its bit is set.
@@ -199,9 +196,9 @@ fn noncentral_t(t: f64, freedom: f64, shift: f64) -> f64 {
     let (from, to) = ((1.0 - reach).max(0.0), 1.0 + reach);
     let half = freedom / 2.0;
     let constant = std::f64::consts::LN_2 + half * half.ln() - ln_gamma(half);
-    let density = |s: f64| match s > 0.0 {
-        true => (constant + (freedom - 1.0) * s.ln() - half * s * s).exp(),
-        false => (freedom <= 1.0).then(|| constant.exp()).unwrap_or_default(),
+    let density = |s: f64| {
+        let shape = if freedom > 1.0 { (freedom - 1.0) * s.ln() } else { 0.0 };
+        (constant + shape - half * s * s).exp()
     };
     let width = (to - from) / STEPS as f64;
     let weight = |step: usize| if step == 0 || step == STEPS { 1.0 } else { 2.0 + 2.0 * (step % 2) as f64 };
