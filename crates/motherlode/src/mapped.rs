@@ -1,4 +1,4 @@
-//! Files mapped into memory. The only file of the library that holds `unsafe`.
+//! Files mapped into memory. Holds `unsafe`, as only `index/product.rs` does beside it.
 #![expect(unsafe_code, reason = "mapping a file is unsafe by nature; nothing else here is")]
 
 use std::fs::File;

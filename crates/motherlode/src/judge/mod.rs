@@ -1,6 +1,69 @@
 //! Judging: a language model says which candidates answer the query after all.
+//!
+//! Reads the artefact of `mine` and the data set; writes `LANG.jsonl` (a [`QueryJudgements`] a line),
+//! `canaries.json` ([`Canaries`] by language) and `calibration.json` ([`Calibration`] by language). Every question goes
+//! through the [ledger](crate::llm). In this order: probes whose answer is known ([canaries](Canaries)), pairs that
+//! people judged ([calibration](Calibration)), then the candidates. Two criteria of 0, 1 or 2 combine to a grade: 0 is
+//! a negative, 1 is excluded, 2 is a false negative; a reply that cannot be read is asked for twice more and then
+//! `unknown`.
+//!
+//! Fallible functions return [`Error::Data`](crate::Error::Data) where inputs do not belong together, where every
+//! language's canaries fail, and where the ledger lacks answers and no server is configured; and the errors of
+//! [`crate::llm`].
+
+mod ask;
+mod calibrate;
+mod canary;
+mod config;
+mod parse;
+mod plan;
+mod prompt;
+mod select;
+mod stage;
+#[cfg(test)]
+pub(crate) mod tests;
+mod verdict;
+
+pub use calibrate::{Calibration, Estimate, GradeCounts, Rates};
+pub use canary::{Canaries, Probe, abstained};
+pub use config::{JudgeConfig, Method, Order, Reference, UnjudgedRule};
+pub use plan::{JudgePlan, LanguagePlan, plan};
+pub(crate) use prompt::passage_text;
+pub use select::judge_candidates;
+pub(crate) use select::{passage_named, query_named};
+pub use stage::{JudgeInputs, judge, lists};
+
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+
+use crate::corpus::Language;
+use crate::dataset::{Dataset, Split};
+use crate::llm::Llm;
+
+/// Who judges, and over which texts.
+#[derive(Clone, Copy)]
+pub struct Judge<'a> {
+    /// The data set.
+    pub dataset: &'a Dataset,
+    /// The split of the queries.
+    pub split: Split,
+    /// The rules.
+    pub config: &'a JudgeConfig,
+    /// The model.
+    pub llm: &'a Llm,
+}
+
+/// What [`judge_candidates`] found.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Judged {
+    /// The judgements by language, in the order of the lists.
+    pub lists: BTreeMap<Language, Vec<QueryJudgements>>,
+    /// Pairs that were chosen to be judged.
+    pub pairs: usize,
+    /// Pairs of these that the budget did not reach.
+    pub unpaid: usize,
+}
 
 /// What became of a candidate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -50,6 +113,30 @@ pub struct QueryJudgements {
 }
 
 impl Verdict {
+    /// All verdicts.
+    pub const ALL: [Self; 7] = [
+        Self::Negative,
+        Self::Excluded,
+        Self::FalseNegative,
+        Self::Unknown,
+        Self::Abstained,
+        Self::Unjudged,
+        Self::Human,
+    ];
+
+    /// The name in files and summaries.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Negative => "negative",
+            Self::Excluded => "excluded",
+            Self::FalseNegative => "false-negative",
+            Self::Unknown => "unknown",
+            Self::Abstained => "abstained",
+            Self::Unjudged => "unjudged",
+            Self::Human => "human",
+        }
+    }
+
     /// Whether a judge that answered counts the passage as relevant to some degree (grade 1 or 2).
     pub fn is_eliminated(self) -> bool {
         matches!(self, Self::Excluded | Self::FalseNegative)

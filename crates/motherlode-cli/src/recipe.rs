@@ -1,0 +1,38 @@
+//! The verbs over a recipe: `run`, `plan`, `status`.
+
+use motherlode::progress::Progress;
+use motherlode::recipe::place::Workshop;
+use motherlode::recipe::{plan, settings, status, walk};
+use motherlode_engine::CpuEngine;
+
+use crate::RecipeArguments;
+use crate::terminal::Terminal;
+
+/// Runs all variants; prints the comparison and where the page is.
+pub fn run(arguments: &RecipeArguments, terminal: &Terminal) -> anyhow::Result<String> {
+    let variants = settings::load(&arguments.recipe, &arguments.set)?;
+    let progress = Progress::new(terminal);
+    let engine = CpuEngine::default();
+    let workshop = Workshop::new(&arguments.work, &engine, &progress);
+    let finished = walk::run(&workshop, &variants)?;
+    terminal.finish();
+    Ok(format!("{}\nreport: {}", finished.table, finished.page.display()))
+}
+
+/// Prints what the recipe will take.
+pub fn plan(arguments: &RecipeArguments, terminal: &Terminal) -> anyhow::Result<String> {
+    let variants = settings::load(&arguments.recipe, &arguments.set)?;
+    let progress = Progress::new(terminal);
+    let engine = CpuEngine::default();
+    let workshop = Workshop::new(&arguments.work, &engine, &progress);
+    Ok(plan::plan(&workshop, &variants)?.to_string())
+}
+
+/// Prints which stages are there.
+pub fn status(arguments: &RecipeArguments, _terminal: &Terminal) -> anyhow::Result<String> {
+    let variants = settings::load(&arguments.recipe, &arguments.set)?;
+    let engine = CpuEngine::default();
+    let silent = Progress::silent();
+    let workshop = Workshop::new(&arguments.work, &engine, &silent).only_look();
+    Ok(status::status(&workshop, &variants))
+}

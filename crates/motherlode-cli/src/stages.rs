@@ -1,0 +1,451 @@
+//! One verb a stage: paths are arguments, knobs come from `--config` and `--set`.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use clap::{Args, ValueEnum};
+use motherlode::artefact::Artefact;
+use motherlode::config;
+use motherlode::dataset::{Dataset, Split};
+use motherlode::llm::Llm;
+use motherlode::progress::Progress;
+use motherlode::{batch, encode, evaluate, fetch, fuse, index, judge, mine, sample, search, topic, train};
+use motherlode_engine::CpuEngine;
+use serde::de::DeserializeOwned;
+
+use crate::Knobs;
+use crate::terminal::Terminal;
+
+/// Which queries.
+#[derive(Clone, Copy, ValueEnum)]
+enum SplitArgument {
+    Train,
+    Dev,
+}
+
+impl From<SplitArgument> for Split {
+    fn from(split: SplitArgument) -> Self {
+        match split {
+            SplitArgument::Train => Self::Train,
+            SplitArgument::Dev => Self::Dev,
+        }
+    }
+}
+
+impl Knobs {
+    /// The configuration of one stage: the section of the file, overridden by `--set`.
+    fn section<T: DeserializeOwned>(&self, name: &str) -> anyhow::Result<T> {
+        let mut table = toml::Table::new();
+        if let Some(path) = &self.config {
+            let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+            table = config::parse_table(&path.display().to_string(), &text)?;
+        }
+        for assignment in &self.set {
+            config::set(&mut table, assignment)?;
+        }
+        let section = match table.remove(name) {
+            Some(toml::Value::Table(section)) => section,
+            Some(_) => anyhow::bail!("`{name}`: expected a section"),
+            None => toml::Table::new(),
+        };
+        Ok(config::from_table(name, section)?)
+    }
+}
+
+/// What was made, in a few lines.
+fn told(artefact: &Artefact) -> String {
+    let summary = artefact.summary();
+    let mut lines: Vec<String> = summary.counts.iter().map(|(name, count)| format!("{count:>12}  {name}")).collect();
+    lines.extend(summary.values.iter().map(|(name, value)| format!("{value:>12.4}  {name}")));
+    lines.extend(summary.notes.iter().map(|note| format!("note: {note}")));
+    lines.push(format!("{}", artefact.folder().display()));
+    lines.join("\n")
+}
+
+fn dataset(path: &Path) -> anyhow::Result<Dataset> {
+    Ok(Dataset::open(&Artefact::open(path)?)?)
+}
+
+/// Arguments of `fetch`.
+#[derive(Args)]
+pub struct Fetch {
+    /// What to get.
+    #[arg(value_enum)]
+    what: What,
+    /// Downloads are kept here.
+    #[arg(long, default_value = "work/cache")]
+    cache: PathBuf,
+    #[command(flatten)]
+    knobs: Knobs,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum What {
+    /// A data set, as section [dataset] says.
+    Dataset,
+    /// A model, as section [model] says.
+    Model,
+}
+
+impl Fetch {
+    pub fn run(&self, terminal: &Terminal) -> anyhow::Result<String> {
+        let progress = Progress::new(terminal);
+        let artefact = match self.what {
+            What::Dataset => fetch::dataset(&self.knobs.section("dataset")?, self.knobs.seed, &self.knobs.out, &progress)?,
+            What::Model => fetch::model(&self.knobs.section("model")?, &self.cache, &self.knobs.out, &progress)?,
+        };
+        Ok(told(&artefact))
+    }
+}
+
+/// Arguments of `index`.
+#[derive(Args)]
+pub struct Index {
+    /// The data set's artefact.
+    dataset: PathBuf,
+    #[command(flatten)]
+    knobs: Knobs,
+}
+
+impl Index {
+    pub fn run(&self, terminal: &Terminal) -> anyhow::Result<String> {
+        let config = self.knobs.section("index")?;
+        let artefact = index::bm25::index(&dataset(&self.dataset)?, &config, &self.knobs.out, &Progress::new(terminal))?;
+        Ok(told(&artefact))
+    }
+}
+
+/// Arguments of `encode`.
+#[derive(Args)]
+pub struct Encode {
+    /// The data set's artefact.
+    dataset: PathBuf,
+    /// The model's artefact.
+    #[arg(long)]
+    model: PathBuf,
+    #[command(flatten)]
+    knobs: Knobs,
+}
+
+impl Encode {
+    pub fn run(&self, terminal: &Terminal) -> anyhow::Result<String> {
+        let (dataset, model, engine) = (dataset(&self.dataset)?, Artefact::open(&self.model)?, CpuEngine::default());
+        let splits: Vec<Split> = Split::ALL.into_iter().filter(|split| dataset.partitions.iter().any(|p| p.has(*split))).collect();
+        let inputs = encode::EncodeInputs {
+            dataset: &dataset,
+            splits: &splits,
+            engine: &engine,
+            model: model.folder(),
+            model_key: model.key(),
+        };
+        let config = self.knobs.section("encoder")?;
+        Ok(told(&encode::encode(inputs, &config, &self.knobs.out, &Progress::new(terminal))?))
+    }
+}
+
+/// Arguments of `search`.
+#[derive(Args)]
+pub struct Search {
+    /// The data set's artefact.
+    dataset: PathBuf,
+    /// Vectors made by `encode`, or an index made by `index`.
+    source: PathBuf,
+    /// Which queries.
+    #[arg(long, value_enum, default_value = "dev")]
+    split: SplitArgument,
+    #[command(flatten)]
+    knobs: Knobs,
+}
+
+impl Search {
+    pub fn run(&self, terminal: &Terminal) -> anyhow::Result<String> {
+        let (dataset, source) = (dataset(&self.dataset)?, Artefact::open(&self.source)?);
+        let (config, progress) = (self.knobs.section("search")?, Progress::new(terminal));
+        let (split, out) = (self.split.into(), &self.knobs.out);
+        let artefact = match source.manifest().stage.as_str() {
+            "index" => search::lexical(&dataset, &source, split, &config, out, &progress)?,
+            _ => search::dense(&dataset, &source, split, &config, out, &progress)?,
+        };
+        Ok(told(&artefact))
+    }
+}
+
+/// One retriever on the command line: `name=run` or `name=run:vectors`.
+fn member(text: &str) -> anyhow::Result<(String, Artefact, Option<Artefact>)> {
+    let (name, paths) = text.split_once('=').with_context(|| format!("`{text}`: expected name=RUN or name=RUN:VECTORS"))?;
+    let (run, vectors) = paths.split_once(':').map_or((paths, None), |(run, vectors)| (run, Some(vectors)));
+    let vectors = vectors.map(|path| Artefact::open(Path::new(path))).transpose()?;
+    Ok((name.to_owned(), Artefact::open(Path::new(run))?, vectors))
+}
+
+/// Arguments of `fuse`.
+#[derive(Args)]
+pub struct Fuse {
+    /// The data set's artefact.
+    dataset: PathBuf,
+    /// The retrievers, as name=RUN, or name=RUN:VECTORS for `fuse.method=concat`.
+    #[arg(required = true)]
+    members: Vec<String>,
+    /// Which queries.
+    #[arg(long, value_enum, default_value = "train")]
+    split: SplitArgument,
+    #[command(flatten)]
+    knobs: Knobs,
+}
+
+impl Fuse {
+    pub fn run(&self, terminal: &Terminal) -> anyhow::Result<String> {
+        let dataset = dataset(&self.dataset)?;
+        let opened = self.members.iter().map(|text| member(text)).collect::<anyhow::Result<Vec<_>>>()?;
+        let members: Vec<fuse::Member<'_>> =
+            opened.iter().map(|(name, run, vectors)| fuse::Member { name, run, embeddings: vectors.as_ref() }).collect();
+        let inputs = fuse::FuseInputs { dataset: &dataset, split: self.split.into(), members: &members };
+        let config = self.knobs.section("fuse")?;
+        Ok(told(&fuse::fuse(inputs, &config, &self.knobs.out, &Progress::new(terminal))?))
+    }
+}
+
+/// Arguments of `mine`.
+#[derive(Args)]
+pub struct Mine {
+    /// The data set's artefact.
+    dataset: PathBuf,
+    /// The fused run.
+    #[arg(long)]
+    fused: PathBuf,
+    /// Vectors of the model that is to be tuned.
+    #[arg(long)]
+    vectors: PathBuf,
+    /// The retrievers behind the fused run, as name=RUN.
+    members: Vec<String>,
+    #[command(flatten)]
+    knobs: Knobs,
+}
+
+impl Mine {
+    pub fn run(&self, terminal: &Terminal) -> anyhow::Result<String> {
+        let (dataset, fused, embeddings) = (dataset(&self.dataset)?, Artefact::open(&self.fused)?, Artefact::open(&self.vectors)?);
+        let opened = self.members.iter().map(|text| member(text)).collect::<anyhow::Result<Vec<_>>>()?;
+        let members: Vec<(&str, &Artefact)> = opened.iter().map(|(name, run, _)| (name.as_str(), run)).collect();
+        let inputs =
+            mine::MineInputs { dataset: &dataset, split: Split::Train, fused: &fused, members: &members, embeddings: &embeddings };
+        let config = self.knobs.section("mine")?;
+        Ok(told(&mine::mine(inputs, &config, &self.knobs.out, &Progress::new(terminal))?))
+    }
+}
+
+/// Arguments of `judge`.
+#[derive(Args)]
+pub struct Judge {
+    /// The data set's artefact.
+    dataset: PathBuf,
+    /// Candidates made by `mine`.
+    candidates: PathBuf,
+    /// Every answer is kept here.
+    #[arg(long, default_value = "work/ledger.sqlite")]
+    ledger: PathBuf,
+    /// JSON Lines files of recorded answers.
+    #[arg(long)]
+    recorded: Vec<PathBuf>,
+    #[command(flatten)]
+    knobs: Knobs,
+}
+
+impl Judge {
+    pub fn run(&self, terminal: &Terminal) -> anyhow::Result<String> {
+        let (dataset, candidates) = (dataset(&self.dataset)?, Artefact::open(&self.candidates)?);
+        let llm = Llm::open(&self.ledger, &self.recorded, &self.knobs.section("llm")?)?;
+        let inputs = judge::JudgeInputs { dataset: &dataset, candidates: &candidates, split: Split::Train };
+        let config = self.knobs.section("judge")?;
+        Ok(told(&judge::judge(&inputs, &config, self.knobs.seed, &llm, &self.knobs.out, &Progress::new(terminal))?))
+    }
+}
+
+/// Arguments of `topic`.
+#[derive(Args)]
+pub struct Topic {
+    /// The data set's artefact.
+    dataset: PathBuf,
+    /// Passage vectors, for `topic.method=cluster`.
+    #[arg(long)]
+    vectors: Option<PathBuf>,
+    /// The Yahoo-Answers fastText classifier, for `topic.method=fasttext`.
+    #[arg(long)]
+    yahoo: Option<PathBuf>,
+    /// The `DBpedia` fastText classifier, for `topic.method=fasttext`.
+    #[arg(long)]
+    dbpedia: Option<PathBuf>,
+    /// Lines of language, passage id and label with tabs between, for `topic.method=field`.
+    #[arg(long)]
+    labels: Option<PathBuf>,
+    #[command(flatten)]
+    knobs: Knobs,
+}
+
+impl Topic {
+    pub fn run(&self, terminal: &Terminal) -> anyhow::Result<String> {
+        let (dataset, vectors) = (dataset(&self.dataset)?, self.vectors.as_deref().map(Artefact::open).transpose()?);
+        let inputs = topic::TopicInputs {
+            dataset: &dataset,
+            embeddings: vectors.as_ref(),
+            yahoo: self.yahoo.as_deref(),
+            dbpedia: self.dbpedia.as_deref(),
+            labels: self.labels.as_deref(),
+        };
+        let config = self.knobs.section("topic")?;
+        Ok(told(&topic::topic(&inputs, &config, self.knobs.seed, &self.knobs.out, &Progress::new(terminal))?))
+    }
+}
+
+/// Arguments of `sample`.
+#[derive(Args)]
+pub struct Sample {
+    /// The data set's artefact.
+    dataset: PathBuf,
+    /// Candidates made by `mine`.
+    candidates: PathBuf,
+    /// Verdicts made by `judge`.
+    #[arg(long)]
+    judgements: Option<PathBuf>,
+    /// Supplementary negatives made by `generate`.
+    #[arg(long)]
+    supplement: Option<PathBuf>,
+    #[command(flatten)]
+    knobs: Knobs,
+}
+
+impl Sample {
+    pub fn run(&self, terminal: &Terminal) -> anyhow::Result<String> {
+        let (dataset, candidates) = (dataset(&self.dataset)?, Artefact::open(&self.candidates)?);
+        let judgements = self.judgements.as_deref().map(Artefact::open).transpose()?;
+        let supplement = self.supplement.as_deref().map(Artefact::open).transpose()?;
+        let depth = candidates.manifest().config["depth"].as_u64().context("the candidates' manifest names no depth")?;
+        let inputs = sample::SampleInputs {
+            dataset: &dataset,
+            candidates: &candidates,
+            judgements: judgements.as_ref(),
+            supplement: supplement.as_ref(),
+            first: usize::try_from(depth)?,
+        };
+        let config = self.knobs.section("sample")?;
+        Ok(told(&sample::sample(&inputs, &config, self.knobs.seed, &self.knobs.out, &Progress::new(terminal))?))
+    }
+}
+
+/// Arguments of `batch`.
+#[derive(Args)]
+pub struct Batch {
+    /// The data set's artefact.
+    dataset: PathBuf,
+    /// Examples made by `sample`.
+    examples: PathBuf,
+    /// Topics made by `topic`.
+    topics: PathBuf,
+    #[command(flatten)]
+    knobs: Knobs,
+}
+
+impl Batch {
+    pub fn run(&self, terminal: &Terminal) -> anyhow::Result<String> {
+        let (dataset, examples, topics) = (dataset(&self.dataset)?, Artefact::open(&self.examples)?, Artefact::open(&self.topics)?);
+        let inputs = batch::BatchInputs { dataset: &dataset, examples: &examples, topics: &topics };
+        let config = self.knobs.section("batch")?;
+        Ok(told(&batch::batch(&inputs, &config, self.knobs.seed, &self.knobs.out, &Progress::new(terminal))?))
+    }
+}
+
+/// Arguments of `train`.
+#[derive(Args)]
+pub struct Train {
+    /// The data set's artefact.
+    dataset: PathBuf,
+    /// The model's artefact.
+    #[arg(long)]
+    model: PathBuf,
+    /// Examples made by `sample`.
+    #[arg(long)]
+    examples: PathBuf,
+    /// Topics made by `topic`.
+    #[arg(long)]
+    topics: PathBuf,
+    /// Batches made by `batch`.
+    #[arg(long)]
+    batches: PathBuf,
+    #[command(flatten)]
+    knobs: Knobs,
+}
+
+impl Train {
+    pub fn run(&self, terminal: &Terminal) -> anyhow::Result<String> {
+        let dataset = dataset(&self.dataset)?;
+        let [model, examples, topics, batches] =
+            [&self.model, &self.examples, &self.topics, &self.batches].map(|path| Artefact::open(path));
+        let engine = CpuEngine::default();
+        let inputs = train::TrainInputs {
+            dataset: &dataset,
+            examples: &examples?,
+            batches: &batches?,
+            topics: &topics?,
+            model: &model?,
+            encoder: &self.knobs.section("encoder")?,
+            engine: &engine,
+        };
+        let config = self.knobs.section("train")?;
+        Ok(told(&train::train(&inputs, &config, self.knobs.seed, &self.knobs.out, &Progress::new(terminal))?))
+    }
+}
+
+/// Arguments of `evaluate`.
+#[derive(Args)]
+pub struct Evaluate {
+    /// The data set's artefact.
+    dataset: PathBuf,
+    /// A run made by `search` or `fuse`.
+    run: PathBuf,
+    /// Which queries.
+    #[arg(long, value_enum, default_value = "dev")]
+    split: SplitArgument,
+    #[command(flatten)]
+    knobs: Knobs,
+}
+
+impl Evaluate {
+    pub fn run(&self, terminal: &Terminal) -> anyhow::Result<String> {
+        let (dataset, run) = (dataset(&self.dataset)?, Artefact::open(&self.run)?);
+        let inputs =
+            evaluate::EvaluateInputs { dataset: &dataset, run: &run, split: self.split.into(), selection: &[], truth: None };
+        let config = self.knobs.section("evaluate")?;
+        Ok(told(&evaluate::evaluate(&inputs, &config, &self.knobs.out, &Progress::new(terminal))?))
+    }
+}
+
+/// Arguments of `compare`.
+#[derive(Args)]
+pub struct Compare {
+    /// The baseline, as name=MEASURES.
+    baseline: String,
+    /// The systems, as name=MEASURES; the same name several times means several seeds.
+    #[arg(required = true)]
+    systems: Vec<String>,
+    #[command(flatten)]
+    knobs: Knobs,
+}
+
+impl Compare {
+    pub fn run(&self, terminal: &Terminal) -> anyhow::Result<String> {
+        let (name, measures, _) = member(&self.baseline)?;
+        let baseline = evaluate::System { name, seeds: vec![measures] };
+        let mut systems: Vec<evaluate::System> = Vec::new();
+        for text in &self.systems {
+            let (name, measures, _) = member(text)?;
+            match systems.iter_mut().find(|system| system.name == name) {
+                Some(system) => system.seeds.push(measures),
+                None => systems.push(evaluate::System { name, seeds: vec![measures] }),
+            }
+        }
+        let inputs = evaluate::CompareInputs { baseline: &baseline, systems: &systems };
+        let config = self.knobs.section("compare")?;
+        let artefact = evaluate::compare(&inputs, &config, &self.knobs.out, &Progress::new(terminal))?;
+        Ok(evaluate::open_comparison(&artefact)?.to_text())
+    }
+}

@@ -1,0 +1,214 @@
+//! `AdamW` over all parameters of an encoder, in one parallel pass.
+//!
+//! The word embeddings are by far the largest tensor, and a batch touches few of their rows. Rows without a gradient
+//! get exactly what a dense step gives them, but without reading the gradient; rows that never had one have moments
+//! of zero, so that only weight decay moves them.
+
+use std::ops::Range;
+
+use motherlode::engine::{OptimizerConfig, StepReport};
+use motherlode::{Error, Result};
+use rayon::prelude::*;
+
+use crate::kernel::adamw::{Step, Stretch};
+use crate::kernel::lanes::dot;
+use crate::layout::{Layout, Tensor};
+
+/// Parameters that one job moves.
+const STRETCH: usize = 1 << 15;
+/// Gradients of a norm's partial sums.
+const PARTIAL: usize = 1 << 12;
+
+/// The sum of the gradients of a step's chunks.
+#[derive(Debug)]
+pub(crate) struct Gradient {
+    pub(crate) values: Vec<f32>,
+    /// Word embeddings that have a gradient, by row.
+    touched: Vec<bool>,
+}
+
+impl Gradient {
+    pub(crate) fn new(layout: &Layout, vocabulary: usize) -> Self {
+        Self { values: vec![0.0; layout.parameters()], touched: vec![false; vocabulary] }
+    }
+
+    /// Notes that the rows of `ids` have a gradient.
+    pub(crate) fn touch(&mut self, ids: &[u32]) {
+        ids.iter().for_each(|id| self.touched[*id as usize] = true);
+    }
+
+    /// Euclidean norm of all gradients.
+    fn norm(&self, words: &Range<usize>) -> f32 {
+        let square = |part: &[f32]| f64::from(dot(part, part));
+        let rows = self.values[words.clone()].chunks_exact(words.len() / self.touched.len());
+        let rows = rows.zip(&self.touched).filter(|(_, touched)| **touched).map(|(row, _)| square(row)).sum::<f64>();
+        let rest: Vec<f64> = self.values[words.end..].par_chunks(PARTIAL).map(square).collect();
+        (rows + rest.iter().sum::<f64>()).sqrt() as f32
+    }
+
+    /// Forgets everything.
+    pub(crate) fn clear(&mut self) {
+        self.values.fill(0.0);
+        self.touched.fill(false);
+    }
+}
+
+/// Moments and step count.
+#[derive(Debug)]
+pub(crate) struct Optimizer {
+    config: OptimizerConfig,
+    /// Steps done.
+    pub(crate) steps: u64,
+    pub(crate) first: Vec<f32>,
+    pub(crate) second: Vec<f32>,
+    /// Word embeddings whose moments are not all zero, by row.
+    alive: Vec<bool>,
+}
+
+impl Optimizer {
+    pub(crate) fn new(config: OptimizerConfig, layout: &Layout, vocabulary: usize) -> Result<Self> {
+        check(&config)?;
+        let moments = || vec![0.0; layout.parameters()];
+        Ok(Self { config, steps: 0, first: moments(), second: moments(), alive: vec![false; vocabulary] })
+    }
+
+    /// Clips and clears `gradient`, and moves `weights` at `rate`.
+    ///
+    /// # Errors
+    /// A gradient that is not finite; nothing has moved then, and the gradient is cleared.
+    pub(crate) fn step(
+        &mut self,
+        layout: &Layout,
+        weights: &mut [f32],
+        gradient: &mut Gradient,
+        rate: f32,
+    ) -> Result<StepReport> {
+        let norm = gradient.norm(&layout.words());
+        if !norm.is_finite() {
+            gradient.clear();
+            let steps = self.steps;
+            return Err(Error::data(format!("the gradient after {steps} steps is not finite; lower the learning rate")));
+        }
+        self.steps += 1;
+        let step = self.constants(rate, norm);
+        let words = layout.words();
+        self.move_words(&step, &mut weights[words.clone()], gradient);
+        for tensor in layout.tensors.iter().filter(|tensor| tensor.place.start >= words.end) {
+            self.move_tensor(&step, tensor, &mut weights[tensor.place.clone()], gradient);
+        }
+        Ok(StepReport { gradient_norm: norm })
+    }
+
+    fn constants(&self, rate: f32, norm: f32) -> Step {
+        let OptimizerConfig { beta1, beta2, epsilon, weight_decay, max_gradient_norm, .. } = self.config;
+        let correction = |beta: f32| 1.0 - f64::from(beta).powf(self.steps as f64);
+        let clip = if max_gradient_norm > 0.0 { (max_gradient_norm / (norm + 1e-6)).min(1.0) } else { 1.0 };
+        Step {
+            beta1,
+            beta2,
+            epsilon,
+            rate: (f64::from(rate) / correction(beta1)) as f32,
+            correction: correction(beta2).sqrt() as f32,
+            decay: 1.0 - rate * weight_decay,
+            clip,
+        }
+    }
+
+    fn move_tensor(&mut self, step: &Step, tensor: &Tensor, weights: &mut [f32], gradient: &mut Gradient) {
+        let place = tensor.place.clone();
+        let moments = self.first[place.clone()].par_chunks_mut(STRETCH);
+        let moments = moments.zip(self.second[place.clone()].par_chunks_mut(STRETCH));
+        let stretches = weights.par_chunks_mut(STRETCH).zip(moments);
+        let gradients = gradient.values[place].par_chunks_mut(STRETCH);
+        stretches.zip(gradients).for_each(|((weights, (first, second)), gradient)| {
+            step.apply(Stretch { weights, first, second }, gradient, tensor.decays);
+        });
+    }
+
+    fn move_words(&mut self, step: &Step, weights: &mut [f32], gradient: &mut Gradient) {
+        let hidden = weights.len() / self.alive.len();
+        let rows = STRETCH.div_ceil(hidden);
+        let stretch = rows * hidden;
+        let moments = self.first[..weights.len()].par_chunks_mut(stretch);
+        let moments = moments.zip(self.second[..weights.len()].par_chunks_mut(stretch));
+        let states = self.alive.par_chunks_mut(rows).zip(gradient.touched.par_chunks_mut(rows));
+        let gradients = gradient.values[..weights.len()].par_chunks_mut(stretch).zip(states);
+        let jobs = weights.par_chunks_mut(stretch).zip(moments).zip(gradients);
+        jobs.for_each(|((weights, (first, second)), (gradient, (alive, touched)))| {
+            Words { stretch: Stretch { weights, first, second }, gradient, alive, touched }.step(step, hidden);
+        });
+    }
+
+    /// Finds out from the moments which rows are alive, after they were read from a file.
+    pub(crate) fn revive(&mut self, words: Range<usize>) {
+        let hidden = words.len() / self.alive.len();
+        let moments = self.first[words.clone()].par_chunks(hidden).zip(self.second[words].par_chunks(hidden));
+        let is_alive = |(first, second): (&[f32], &[f32])| first.iter().chain(second).any(|value| value.to_bits() != 0);
+        self.alive.par_iter_mut().zip(moments).for_each(|(alive, moments)| *alive = is_alive(moments));
+    }
+}
+
+/// A few rows of the word embeddings.
+struct Words<'a> {
+    stretch: Stretch<'a>,
+    gradient: &'a mut [f32],
+    alive: &'a mut [bool],
+    touched: &'a mut [bool],
+}
+
+impl Words<'_> {
+    fn step(self, step: &Step, hidden: usize) {
+        let Stretch { weights, first, second } = self.stretch;
+        let moments = first.chunks_exact_mut(hidden).zip(second.chunks_exact_mut(hidden));
+        let rows = weights.chunks_exact_mut(hidden).zip(moments).zip(self.gradient.chunks_exact_mut(hidden));
+        let states = self.alive.iter_mut().zip(self.touched);
+        for (((weights, (first, second)), gradient), (alive, touched)) in rows.zip(states) {
+            *alive |= *touched;
+            match (std::mem::take(touched), *alive) {
+                (true, _) => step.apply(Stretch { weights, first, second }, gradient, true),
+                (false, true) => step.apply_zero(Stretch { weights, first, second }),
+                (false, false) => step.apply_decay(weights),
+            }
+        }
+    }
+}
+
+fn check(config: &OptimizerConfig) -> Result<()> {
+    let share = |value: f32| (0.0..1.0).contains(&value);
+    let amount = |value: f32| value.is_finite() && value >= 0.0;
+    let ranges = [
+        ("beta1", config.beta1, share(config.beta1), "from 0 to below 1"),
+        ("beta2", config.beta2, share(config.beta2), "from 0 to below 1"),
+        ("dropout", config.dropout, share(config.dropout), "from 0 to below 1"),
+        ("epsilon", config.epsilon, amount(config.epsilon) && config.epsilon > 0.0, "above 0"),
+        ("weight_decay", config.weight_decay, amount(config.weight_decay), "0 or more"),
+        ("max_gradient_norm", config.max_gradient_norm, amount(config.max_gradient_norm), "0 or more"),
+    ];
+    match ranges.iter().find(|(_, _, valid, _)| !valid) {
+        Some((name, value, _, range)) => {
+            Err(Error::config(format!("optimizer.{name}: expected a number {range}, got {value}")))
+        }
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_out_of_range_are_refused_by_name() {
+        let default = OptimizerConfig::default();
+        for (name, config) in [
+            ("beta1", OptimizerConfig { beta1: 1.0, ..default.clone() }),
+            ("beta2", OptimizerConfig { beta2: -0.1, ..default.clone() }),
+            ("dropout", OptimizerConfig { dropout: 1.0, ..default.clone() }),
+            ("epsilon", OptimizerConfig { epsilon: 0.0, ..default.clone() }),
+            ("weight_decay", OptimizerConfig { weight_decay: f32::NAN, ..default.clone() }),
+            ("max_gradient_norm", OptimizerConfig { max_gradient_norm: f32::INFINITY, ..default.clone() }),
+        ] {
+            assert!(check(&config).unwrap_err().to_string().contains(&format!("optimizer.{name}")));
+        }
+        assert!(check(&default).is_ok());
+    }
+}

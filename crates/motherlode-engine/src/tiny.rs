@@ -1,0 +1,82 @@
+//! A tiny random encoder on disk, for tests of code that opens models.
+
+use std::fs;
+use std::path::Path;
+
+use motherlode::artefact::write_whole;
+use motherlode::{Error, Result, random};
+use rand::RngExt;
+use serde_json::{Value, json};
+
+use crate::config::Shape;
+use crate::layout::{Layout, Tensor};
+use crate::weights;
+
+/// Sequences may have this many tokens.
+const POSITIONS: usize = 64;
+
+/// Writes a random BERT encoder as a sentence-transformers folder: mean pooling, unit length, no tokenizer.
+///
+/// Heads are 4 values wide where `hidden` is a multiple of 4, else there is one; the feed-forward part has 4 × `hidden` values.
+/// Word embeddings dominate, so that even the random model tells texts with different tokens apart.
+pub fn write_tiny_encoder(folder: &Path, vocabulary: usize, hidden: usize, layers: usize, seed: u64) -> Result<()> {
+    let config = json!({
+        "architectures": ["BertModel"],
+        "model_type": "bert",
+        "vocab_size": vocabulary,
+        "hidden_size": hidden,
+        "num_hidden_layers": layers,
+        "num_attention_heads": if hidden.is_multiple_of(4) { hidden / 4 } else { 1 },
+        "intermediate_size": 4 * hidden,
+        "hidden_act": "gelu",
+        "max_position_embeddings": POSITIONS,
+        "type_vocab_size": 2,
+        "layer_norm_eps": 1e-12,
+        "pad_token_id": 0,
+    });
+    let modules: Vec<Value> = [("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Normalize", "Normalize")]
+        .iter()
+        .enumerate()
+        .map(|(index, (path, kind))| {
+            json!({"idx": index, "name": index.to_string(), "path": path, "type": format!("sentence_transformers.models.{kind}")})
+        })
+        .collect();
+    let pooling = json!({"word_embedding_dimension": hidden, "pooling_mode_mean_tokens": true});
+    let normalise = folder.join("2_Normalize");
+    fs::create_dir_all(&normalise).map_err(Error::io(&normalise))?;
+    write_json(&folder.join("config.json"), &config)?;
+    write_json(&folder.join("modules.json"), &modules.into())?;
+    write_json(&folder.join("1_Pooling").join("config.json"), &pooling)?;
+    let layout = Layout::new(&Shape::of(&folder.join("config.json"), &config)?);
+    weights::write(&folder.join("model.safetensors"), &layout, &random_weights(&layout, seed))
+}
+
+/// Writes a JSON file, indented, whole or not at all.
+pub(crate) fn write_json(path: &Path, value: &Value) -> Result<()> {
+    write_whole(path, |output| {
+        serde_json::to_writer_pretty(output, value).map_err(|error| Error::file(path, error.to_string()))
+    })
+}
+
+fn random_weights(layout: &Layout, seed: u64) -> Vec<f32> {
+    let mut values = vec![0.0; layout.parameters()];
+    for tensor in &layout.tensors {
+        let mut random = random::keyed(seed, "tiny encoder", &tensor.name);
+        let (centre, spread) = distribution(tensor);
+        for value in &mut values[tensor.place.clone()] {
+            *value = centre + spread * random.random_range(-1.0..1.0_f32);
+        }
+    }
+    values
+}
+
+/// Centre and greatest distance from it of the values of a tensor.
+fn distribution(tensor: &Tensor) -> (f32, f32) {
+    match tensor.name.as_str() {
+        "embeddings.word_embeddings.weight" => (0.0, 1.0),
+        name if name.starts_with("embeddings.") && tensor.decays => (0.0, 0.1),
+        name if name.ends_with("LayerNorm.weight") => (1.0, 0.1),
+        _ if tensor.decays => (0.0, (tensor.shape[1] as f32).sqrt().recip()),
+        _ => (0.0, 0.1),
+    }
+}

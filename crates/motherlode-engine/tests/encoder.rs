@@ -1,0 +1,81 @@
+//! Encoders through the seam: laws that hold for any model, refusals, and agreement with transformers on real weights.
+
+use std::path::Path;
+
+use motherlode::engine::{Encoder, Engine, LoadOptions, TokenBatch};
+use motherlode_engine::CpuEngine;
+use motherlode_engine::tiny::write_tiny_encoder;
+
+fn open(folder: &Path) -> Box<dyn Encoder> {
+    CpuEngine.encoder(folder, &LoadOptions::default()).unwrap()
+}
+
+fn tiny() -> Box<dyn Encoder> {
+    let folder = tempfile::tempdir().unwrap();
+    write_tiny_encoder(folder.path(), 100, 32, 2, 1).unwrap();
+    open(folder.path())
+}
+
+fn sequence(seed: u32, length: usize) -> Vec<u32> {
+    (0..length as u32).map(|index| (index * 37 + seed * 11) % 100).collect()
+}
+
+#[test]
+fn the_vector_of_a_sequence_does_not_depend_on_its_batch() {
+    let encoder = tiny();
+    let sequences: Vec<Vec<u32>> = (0..60).map(|seed| sequence(seed, 1 + (seed as usize * 7) % 64)).collect();
+    let together = encoder.encode(&sequences.iter().collect()).unwrap();
+    for (index, sequence) in sequences.iter().enumerate() {
+        let alone = encoder.encode(&[sequence].into_iter().collect()).unwrap();
+        assert_eq!(alone.row(0), together.row(index));
+        let length = alone.row(0).iter().map(|value| value * value).sum::<f32>().sqrt();
+        assert!((length - 1.0).abs() < 1e-5);
+    }
+}
+
+#[test]
+fn an_empty_batch_has_no_vectors() {
+    assert_eq!(tiny().encode(&TokenBatch::default()).unwrap().rows(), 0);
+}
+
+#[test]
+fn sequences_that_the_model_cannot_take_are_refused_by_number() {
+    let encoder = tiny();
+    for (bad, expected) in [
+        (vec![1, 100, 2], "sequence 1 of the batch: expected token ids below the vocabulary's size 100, got 100"),
+        (vec![1; 65], "sequence 1 of the batch: expected 1 to 64 tokens, got 65"),
+        (vec![], "sequence 1 of the batch: expected 1 to 64 tokens, got 0"),
+    ] {
+        let error = encoder.encode(&[vec![5; 64], bad].into_iter().collect()).unwrap_err();
+        assert_eq!(error.to_string(), expected);
+    }
+}
+
+#[test]
+fn tiny_encoders_tell_texts_apart_and_repeat() {
+    let batch: TokenBatch = [sequence(1, 10), sequence(2, 10)].into_iter().collect();
+    let vectors = tiny().encode(&batch).unwrap();
+    assert_eq!(vectors, tiny().encode(&batch).unwrap());
+    let cosine: f32 = vectors.row(0).iter().zip(vectors.row(1)).map(|(a, b)| a * b).sum();
+    assert!(cosine < 0.9, "cosine {cosine}");
+}
+
+/// Folders in `MOTHERLODE_TEST_MODELS`, separated as in `PATH`, each with a `golden.json` by `tests/golden/engine.py`.
+#[test]
+fn real_models_agree_with_transformers() {
+    let Some(folders) = std::env::var_os("MOTHERLODE_TEST_MODELS") else {
+        println!("skipped: MOTHERLODE_TEST_MODELS names no folders");
+        return;
+    };
+    for folder in std::env::split_paths(&folders) {
+        let text = std::fs::read_to_string(folder.join("golden.json")).unwrap();
+        let golden: serde_json::Value = text.parse().unwrap();
+        let sequences: Vec<Vec<u32>> = serde_json::from_value(golden["sequences"].clone()).unwrap();
+        let expected: Vec<Vec<f32>> = serde_json::from_value(golden["vectors"].clone()).unwrap();
+        let vectors = open(&folder).encode(&sequences.into_iter().collect()).unwrap();
+        let differences = vectors.values().iter().zip(expected.concat()).map(|(ours, theirs)| (ours - theirs).abs());
+        let greatest = differences.fold(0.0, f32::max);
+        println!("{}: greatest difference {greatest:e}", folder.display());
+        assert!(greatest < 1e-4);
+    }
+}

@@ -1,0 +1,303 @@
+//! The ledger and the client together, against a stand-in server that plays the faults of real ones.
+
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use super::stand_in::{Play, StandIn, completion};
+use super::*;
+use crate::progress::Watcher;
+
+fn request(text: &str) -> Request {
+    Request {
+        model: "tiny".into(),
+        prompt: "judge-1".into(),
+        parameters: Parameters { schema: Some(json!({"type": "object"})), ..Parameters::greedy(32) },
+        attempt: 0,
+        messages: vec![Message::system("rules"), Message::user(text)],
+        about: format!("query `{text}` (sw)"),
+    }
+}
+
+fn config(servers: &[&StandIn]) -> LlmConfig {
+    LlmConfig {
+        endpoints: servers.iter().map(|server| server.url()).collect(),
+        concurrency: 4,
+        timeout_seconds: 5.0,
+        max_retries: 3,
+        ..LlmConfig::default()
+    }
+}
+
+struct Room {
+    folder: tempfile::TempDir,
+}
+
+impl Room {
+    fn new() -> Self {
+        Self { folder: tempfile::tempdir().unwrap() }
+    }
+
+    fn open(&self, config: &LlmConfig) -> Llm {
+        Llm::open(&self.folder.path().join("ledger"), &[], config).unwrap()
+    }
+
+    /// Asks one request of a server that follows `script`.
+    fn ask(&self, script: impl Fn(usize, &serde_json::Value) -> Play + Send + Sync + 'static) -> Result<(Reply, Llm)> {
+        let server = StandIn::start(script);
+        let llm = self.open(&config(&[&server]));
+        let reply = llm.ask(&[vec![request("q")]], &Progress::silent())?;
+        Ok((reply[0][0].clone(), llm))
+    }
+}
+
+fn text(reply: &Reply) -> &str {
+    match reply {
+        Reply::Answered { text, .. } => text,
+        Reply::Unanswered(reason) => panic!("{reason:?}"),
+    }
+}
+
+/// The first thing a server does is `fault`; afterwards it answers.
+fn survives(fault: fn() -> Play) -> Usage {
+    let (reply, llm) =
+        Room::new().ask(move |number, _| if number == 0 { fault() } else { Play::Say("well".into()) }).unwrap();
+    assert_eq!(text(&reply), "well");
+    llm.usage()
+}
+
+#[test]
+fn the_request_goes_out_as_the_interface_wants_it() {
+    let server = StandIn::start(|_, _| Play::Say("{}".into()));
+    let room = Room::new();
+    room.open(&config(&[&server])).ask(&[vec![request("q")]], &Progress::silent()).unwrap();
+    let seen = &server.seen()[0];
+    assert_eq!((seen.path.as_str(), seen.authorization.as_deref()), ("/v1/chat/completions", None));
+    let expected = json!({
+        "model": "tiny",
+        "messages": [{"role": "system", "content": "rules"}, {"role": "user", "content": "q"}],
+        "temperature": 0.0, "top_p": 1.0, "max_tokens": 32, "seed": 0,
+        "response_format": {"type": "json_schema", "json_schema":
+            {"name": "verdict", "strict": true, "schema": {"type": "object"}}},
+    });
+    assert_eq!(seen.body, expected);
+}
+
+#[test]
+fn an_answer_is_bought_once() {
+    let server = StandIn::start(|number, _| Play::Say(number.to_string()));
+    let room = Room::new();
+    let groups = [vec![request("a"), request("b"), request("a")], vec![request("b")]];
+    let llm = room.open(&LlmConfig { prompt_price: 1e4, completion_price: 1e5, ..config(&[&server]) });
+    let first = llm.ask(&groups, &Progress::silent()).unwrap();
+    assert_eq!(text(&first[0][0]), text(&first[0][2]));
+    assert_eq!(text(&first[0][1]), text(&first[1][0]));
+    let usage = llm.usage();
+    assert_eq!((usage.calls, usage.prompt_tokens, usage.completion_tokens), (2, 200, 20));
+    assert!((usage.cost - 4.0).abs() < 1e-9);
+    drop(llm);
+    let offline = room.open(&LlmConfig::default());
+    let again = offline.ask(&groups, &Progress::silent()).unwrap();
+    assert_eq!(text(&again[0][1]), text(&first[0][1]));
+    assert!(matches!(again[1][0], Reply::Answered { from_ledger: true, .. }));
+    assert_eq!((server.seen().len(), offline.usage().ledger_hits, offline.usage().calls), (2, 4, 0));
+}
+
+#[test]
+fn what_is_missing_without_a_server_is_counted_and_named() {
+    let room = Room::new();
+    let llm = room.open(&LlmConfig::default());
+    let groups = [vec![request("a"), request("b")], vec![request("a")]];
+    let message = llm.ask(&groups, &Progress::silent()).unwrap_err().to_string();
+    for part in ["2 answers", "query `a` (sw)", "`tiny`", "`judge-1`", "set llm.endpoints", "recorded"] {
+        assert!(message.contains(part), "{part}: {message}");
+    }
+    assert_eq!(llm.missing(groups.iter().flatten()).unwrap(), 2);
+}
+
+#[test]
+fn recorded_answers_are_taken_in() {
+    let (reply, llm) = Room::new().ask(|_, _| Play::Say("recorded".into())).unwrap();
+    let other = Room::new();
+    let file = other.folder.path().join("recorded.jsonl");
+    llm.ledger().export_jsonl(&mut std::fs::File::create(&file).unwrap(), &file, None).unwrap();
+    let offline = Llm::open(&other.folder.path().join("ledger"), &[file], &LlmConfig::default()).unwrap();
+    let again = offline.ask(&[vec![request("q")]], &Progress::silent()).unwrap();
+    assert_eq!(text(&again[0][0]), text(&reply));
+}
+
+#[test]
+fn a_busy_server_is_asked_again() {
+    let started = Instant::now();
+    let usage = survives(|| Play::Status(429, "slow down", vec![("Retry-After", "1".into())]));
+    assert!(started.elapsed() >= Duration::from_secs(1), "Retry-After is kept");
+    assert_eq!((usage.calls, usage.retries), (1, 1));
+    survives(|| Play::Status(429, "slow down", vec![]));
+    survives(|| Play::Status(500, "oh", vec![]));
+    survives(|| Play::Status(503, "oh", vec![("Retry-After", "Sun, 06 Nov 1994 08:49:37 GMT".into())]));
+}
+
+#[test]
+fn a_broken_answer_is_asked_for_again() {
+    survives(|| Play::Reset);
+    survives(|| Play::Truncated);
+    survives(|| Play::Body(completion("cut")[..40].to_owned()));
+    survives(|| Play::Body(String::new()));
+    survives(|| Play::Body("{\"choices\": []}".into()));
+    survives(|| Play::Body("{\"error\": \"overloaded\"}".into()));
+    survives(|| Play::Body(completion(&"long ".repeat(3_000_000))));
+}
+
+#[test]
+fn a_slow_server_is_asked_again() {
+    let server = StandIn::start(|number, _| match number {
+        0 => Play::Slow(Duration::from_secs(3), "late".into()),
+        _ => Play::Say("well".into()),
+    });
+    let llm = Room::new().open(&LlmConfig { timeout_seconds: 0.5, ..config(&[&server]) });
+    let replies = llm.ask(&[vec![request("q")]], &Progress::silent()).unwrap();
+    assert_eq!(text(&replies[0][0]), "well");
+}
+
+#[test]
+fn empty_and_long_answers_are_answers() {
+    assert_eq!(text(&Room::new().ask(|_, _| Play::Say(String::new())).unwrap().0), "");
+    let null = json!({"choices": [{"message": {"role": "assistant", "content": null}}]}).to_string();
+    let (reply, llm) = Room::new().ask(move |_, _| Play::Body(null.clone())).unwrap();
+    assert_eq!(text(&reply), "");
+    assert_eq!(llm.usage().prompt_tokens, 3, "estimated where the server does not count");
+    let long = "x".repeat(100_000);
+    let expected = long.clone();
+    assert_eq!(text(&Room::new().ask(move |_, _| Play::Say(long.clone())).unwrap().0), expected);
+}
+
+#[test]
+fn a_server_that_stays_broken_ends_the_stage_with_a_remedy() {
+    let room = Room::new();
+    let server = StandIn::start(|_, _| Play::Status(500, "out of memory", vec![]));
+    let llm = room.open(&LlmConfig { max_retries: 1, ..config(&[&server]) });
+    let message = llm.ask(&[vec![request("q")]], &Progress::silent()).unwrap_err().to_string();
+    for part in ["failed 2 times", "out of memory", "/v1/chat/completions", "run again"] {
+        assert!(message.contains(part), "{part}: {message}");
+    }
+    assert_eq!(server.seen().len(), 2);
+    let error = Room::new().ask(|_, _| Play::Status(429, "quota", vec![("Retry-After", "86400".into())]));
+    assert!(error.err().unwrap().to_string().contains("asks to wait 86400 s"));
+}
+
+#[test]
+fn a_refusal_gives_the_servers_words_at_once() {
+    let server = StandIn::start(|_, _| Play::Status(404, "no model named tiny", vec![]));
+    let llm = Room::new().open(&config(&[&server]));
+    let groups: Vec<_> = ["a", "b", "c"].map(|text| vec![request(text)]).into();
+    let message = llm.ask(&groups, &Progress::silent()).unwrap_err().to_string();
+    assert!(message.contains("no model named tiny") && message.contains("HTTP 404"), "{message}");
+    assert!(server.seen().len() <= 3, "nothing is sent again");
+}
+
+#[derive(Default)]
+struct Said(Mutex<Vec<String>>);
+
+impl Watcher for Said {
+    fn begin(&self, _: &str, _: u64, _: &'static str) {}
+    fn advance(&self, _: u64) {}
+    fn say(&self, message: &str) {
+        self.0.lock().unwrap().push(message.to_owned());
+    }
+}
+
+#[test]
+fn a_server_without_schemas_is_found_out_once() {
+    let server = StandIn::start(|_, body| match body.get("response_format") {
+        Some(_) => Play::Status(400, "response_format is not supported", vec![]),
+        None => Play::Say("free".into()),
+    });
+    let llm = Room::new().open(&LlmConfig { concurrency: 1, ..config(&[&server]) });
+    let said = Said::default();
+    let groups: Vec<_> = ["a", "b", "c"].map(|text| vec![request(text)]).into();
+    let replies = llm.ask(&groups, &Progress::new(&said)).unwrap();
+    assert_eq!(text(&replies[2][0]), "free");
+    assert_eq!(server.seen().len(), 4, "refused once");
+    let said = said.0.lock().unwrap();
+    assert!(said.len() == 1 && said[0].contains("response_format"), "{said:?}");
+}
+
+#[test]
+fn requests_of_a_query_go_to_one_server_in_order() {
+    let servers = [StandIn::start(|_, _| Play::Say("x".into())), StandIn::start(|_, _| Play::Say("x".into()))];
+    let llm = Room::new().open(&config(&[&servers[0], &servers[1]]));
+    let group = |query: usize| (0..5).map(|rank| request(&format!("{query} {rank}"))).collect::<Vec<_>>();
+    llm.ask(&(0..12).map(group).collect::<Vec<_>>(), &Progress::silent()).unwrap();
+    let texts = |server: &StandIn| -> Vec<String> {
+        server.seen().iter().map(|seen| seen.body["messages"][1]["content"].as_str().unwrap().to_owned()).collect()
+    };
+    let both = [texts(&servers[0]), texts(&servers[1])];
+    assert!(both.iter().all(|texts| !texts.is_empty()), "both servers work");
+    for query in 0..12 {
+        let prefix = format!("{query} ");
+        let of_query = |texts: &Vec<String>| -> Vec<String> {
+            texts.iter().filter(|text| text.starts_with(&prefix)).cloned().collect()
+        };
+        let lists = [of_query(&both[0]), of_query(&both[1])];
+        let list = lists.iter().find(|list| !list.is_empty()).unwrap();
+        assert_eq!(*list, (0..5).map(|rank| format!("{query} {rank}")).collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn as_many_requests_are_in_flight_as_allowed() {
+    let server = StandIn::start(|_, _| Play::Slow(Duration::from_millis(200), "x".into()));
+    let llm = Room::new().open(&LlmConfig { concurrency: 3, ..config(&[&server]) });
+    let groups: Vec<_> = (0..6).map(|number| vec![request(&number.to_string())]).collect();
+    llm.ask(&groups, &Progress::silent()).unwrap();
+    assert_eq!(server.most_in_flight(), 3);
+}
+
+#[test]
+fn a_spent_budget_leaves_the_rest_unanswered_but_not_what_is_known() {
+    let server = StandIn::start(|_, _| Play::Say("x".into()));
+    let room = Room::new();
+    room.open(&config(&[&server])).ask(&[vec![request("known")]], &Progress::silent()).unwrap();
+    let llm = room.open(&LlmConfig { max_calls: Some(2), concurrency: 1, ..config(&[&server]) });
+    let groups: Vec<_> = ["a", "b", "c", "known", "d"].map(|text| vec![request(text)]).into();
+    let replies = llm.ask(&groups, &Progress::silent()).unwrap();
+    let answered: Vec<bool> = replies.iter().map(|group| matches!(group[0], Reply::Answered { .. })).collect();
+    assert_eq!(answered, [true, true, false, true, false]);
+    assert_eq!((llm.usage().calls, llm.usage().unanswered, server.seen().len()), (2, 2, 3));
+    let later = llm.ask(&[vec![request("e")]], &Progress::silent()).unwrap();
+    assert_eq!(later[0][0], Reply::Unanswered(Unanswered::Budget));
+}
+
+/// The only test that touches this variable's name, so that tests in parallel do not meet.
+fn with_key(name: &str) -> LlmConfig {
+    LlmConfig { api_key_env: Some(name.into()), ..LlmConfig::default() }
+}
+
+#[test]
+fn a_missing_key_names_the_variable() {
+    let server = StandIn::start(|_, _| Play::Say("x".into()));
+    let llm = Room::new().open(&LlmConfig { endpoints: vec![server.url()], ..with_key("MOTHERLODE_NO_SUCH_KEY") });
+    let message = llm.ask(&[vec![request("q")]], &Progress::silent()).unwrap_err().to_string();
+    assert!(message.contains("`MOTHERLODE_NO_SUCH_KEY`") && server.seen().is_empty(), "{message}");
+}
+
+#[test]
+fn the_key_is_sent_and_shown_nowhere() {
+    // `PATH` is set wherever tests run; its value stands for a key.
+    let secret = std::env::var("PATH").unwrap();
+    let echo = secret.clone();
+    let server = StandIn::start(move |number, _| match number {
+        0 => Play::Say("x".into()),
+        _ => Play::Body(json!({"error": {"message": format!("wrong key {echo}")}}).to_string()),
+    });
+    let room = Room::new();
+    let llm = room.open(&LlmConfig { endpoints: vec![server.url()], max_retries: 0, ..with_key("PATH") });
+    llm.ask(&[vec![request("q")]], &Progress::silent()).unwrap();
+    assert_eq!(server.seen()[0].authorization, Some(format!("Bearer {secret}")));
+    let message = llm.ask(&[vec![request("other")]], &Progress::silent()).unwrap_err().to_string();
+    assert!(message.contains("wrong key ***") && !message.contains(&secret), "{message}");
+    let mut exported = Vec::new();
+    llm.ledger().export_jsonl(&mut exported, Path::new("out"), None).unwrap();
+    assert!(!String::from_utf8(exported).unwrap().contains(&secret));
+}

@@ -1,0 +1,189 @@
+//! The ensemble of a recipe: its members' runs, and retrieval for queries that did not exist when the runs were made.
+
+use std::collections::BTreeSet;
+
+use crate::artefact::Artefact;
+use crate::corpus::Language;
+use crate::dataset::{Dataset, Partition, Split};
+use crate::encode::{EncoderConfig, Matrix, TextEncoder, Vectors, VectorsOf};
+use crate::engine::{Embeddings, Engine};
+use crate::error::{Error, Result};
+use crate::fuse::{self, FuseConfig, MemberVectors, Method, fuse_rankings, fuse_vectors};
+use crate::index::bm25::{Bm25Index, file_name};
+use crate::index::exact::top_k;
+use crate::mine::{self, Found, MineConfig, QueryCandidates, Question, RetrieverList, candidates_for};
+use crate::progress::Progress;
+use crate::run::Ranking;
+use crate::search::DEFAULT_MEMORY;
+
+/// The members with what is needed to ask them anew.
+pub(super) struct Ensemble {
+    fuse: FuseConfig,
+    mine: MineConfig,
+    members: Vec<Asked>,
+}
+
+struct Asked {
+    name: String,
+    run: Artefact,
+    source: Source,
+}
+
+enum Source {
+    Lexical { index: Artefact },
+    Dense { vectors: Artefact, model: Artefact, encoder: EncoderConfig },
+}
+
+impl Ensemble {
+    pub(super) fn new(fuse: FuseConfig, mine: MineConfig) -> Self {
+        Self { fuse, mine, members: Vec::new() }
+    }
+
+    pub(super) fn lexical(&mut self, name: &str, run: Artefact, index: Artefact) {
+        self.members.push(Asked { name: name.to_owned(), run, source: Source::Lexical { index } });
+    }
+
+    pub(super) fn dense(&mut self, name: &str, run: Artefact, vectors: Artefact, model: (Artefact, EncoderConfig)) {
+        let source = Source::Dense { vectors, model: model.0, encoder: model.1 };
+        self.members.push(Asked { name: name.to_owned(), run, source });
+    }
+
+    /// What `fuse` takes: vectors for `concat`, else runs.
+    ///
+    /// # Errors
+    /// `concat` with a member that has no vectors.
+    pub(super) fn fused(&self) -> Result<Vec<fuse::Member<'_>>> {
+        let without = |member: &&Asked| self.fuse.method == Method::Concat && member.source.vectors().is_none();
+        if let Some(Asked { name, .. }) = self.members.iter().find(without) {
+            let message = format!("`fuse.method = \"concat\"` needs vectors, and `{name}` has none; use rrf or combsum");
+            return Err(Error::config(message));
+        }
+        Ok(self.members.iter().map(|member| member.fused(self.fuse.method)).collect())
+    }
+
+    /// The members' runs over the train queries, for the evidence.
+    pub(super) fn runs(&self) -> Vec<mine::Member<'_>> {
+        self.members.iter().map(|member| mine::Member { name: &member.name, run: &member.run }).collect()
+    }
+
+    /// Vectors of the first dense member.
+    pub(super) fn first_vectors(&self) -> Option<&Artefact> {
+        self.members.iter().find_map(|member| member.source.vectors())
+    }
+
+    /// Candidates for new texts of train queries: every (query id, new text) goes through all members, is fused and
+    /// mined as its query's own text was. `untouched` holds the vectors of the model that is to be tuned.
+    pub(super) fn retrieve(
+        &self,
+        engine: &dyn Engine,
+        dataset: &Dataset,
+        untouched: &Artefact,
+        asked: (&Language, &[(String, String)]),
+    ) -> Result<Vec<QueryCandidates>> {
+        let (language, queries) = asked;
+        let partition = dataset.partition(language)?;
+        let text = NewTexts {
+            partition,
+            texts: queries.iter().map(|(_, text)| text.as_str()).collect(),
+            id_ranks: partition.corpus.id_ranks(),
+            depth: self.fuse.depth,
+        };
+        let answers: Vec<Answer> =
+            self.members.iter().map(|member| member.source.ask(&text, engine)).collect::<Result<_>>()?;
+        let fused = self.fuse_answers(&answers, &text.id_ranks)?;
+        let asked: Vec<&str> = queries.iter().map(|(id, _)| id.as_str()).collect();
+        self.mine_new(partition, untouched, &asked, (&answers, &fused))
+    }
+
+    fn fuse_answers(&self, answers: &[Answer], id_ranks: &[u32]) -> Result<Vec<Ranking>> {
+        if self.fuse.method == Method::Concat {
+            let mut members = Vec::new();
+            for (member, answer) in self.members.iter().zip(answers) {
+                let (queries, passages) = answer.vectors.as_ref().expect("members without vectors were refused");
+                let queries = Matrix::new(queries.dimension(), queries.values())?;
+                members.push(MemberVectors { name: &member.name, queries, passages: passages.matrix() });
+            }
+            return fuse_vectors(&members, &self.fuse, id_ranks, &Progress::silent());
+        }
+        let lists = self.members.iter().zip(answers);
+        let lists: Vec<(&str, &[Ranking])> =
+            lists.map(|(member, answer)| (member.name.as_str(), answer.rankings.as_slice())).collect();
+        fuse_rankings(&lists, &self.fuse, id_ranks)
+    }
+
+    fn mine_new(
+        &self,
+        partition: &Partition,
+        untouched: &Artefact,
+        queries: &[&str],
+        found: (&[Answer], &[Ranking]),
+    ) -> Result<Vec<QueryCandidates>> {
+        let (answers, fused) = found;
+        let judged = partition.split(Split::Train)?;
+        let passages = Vectors::open(untouched, &partition.language, VectorsOf::Passages)?;
+        let vectors = Vectors::open(untouched, &partition.language, VectorsOf::Queries(Split::Train))?;
+        let nothing = BTreeSet::new();
+        let mine_one = |(at, id): (usize, &&str)| {
+            let missing = || Error::data(format!("no train query has the id `{id}`"));
+            let query = judged.queries.find(id).ok_or_else(missing)?;
+            let list = |(member, answer): (&'_ Asked, &'_ Answer)| -> (String, Ranking) {
+                (member.name.clone(), answer.rankings[at].clone())
+            };
+            let lists: Vec<(String, Ranking)> = self.members.iter().zip(answers).map(list).collect();
+            let members: Vec<RetrieverList<'_>> =
+                lists.iter().map(|(name, ranking)| RetrieverList { name, ranking }).collect();
+            let vector = vectors.matrix().row(query.at());
+            let question = Question { partition, judged, query, vector, passages: passages.matrix() };
+            let found = Found { fused: &fused[at], members: &members, exclude: &nothing };
+            Ok(candidates_for(question, found, &self.mine).candidates)
+        };
+        queries.iter().enumerate().map(mine_one).collect()
+    }
+}
+
+impl Asked {
+    fn fused(&self, method: Method) -> fuse::Member<'_> {
+        let vectors = self.source.vectors().filter(|_| method == Method::Concat);
+        fuse::Member { name: &self.name, artefact: vectors.unwrap_or(&self.run) }
+    }
+}
+
+/// New texts for one language.
+struct NewTexts<'a> {
+    partition: &'a Partition,
+    texts: Vec<&'a str>,
+    id_ranks: Vec<u32>,
+    depth: usize,
+}
+
+/// A member's lists for new texts, and for a dense one the vectors behind them.
+struct Answer {
+    rankings: Vec<Ranking>,
+    vectors: Option<(Embeddings, Vectors)>,
+}
+
+impl Source {
+    fn vectors(&self) -> Option<&Artefact> {
+        match self {
+            Self::Lexical { .. } => None,
+            Self::Dense { vectors, .. } => Some(vectors),
+        }
+    }
+
+    fn ask(&self, new: &NewTexts<'_>, engine: &dyn Engine) -> Result<Answer> {
+        let language = &new.partition.language;
+        match self {
+            Self::Lexical { index } => {
+                let bm25 = Bm25Index::open(&index.path(&file_name(language)), language)?;
+                Ok(Answer { rankings: bm25.search(&new.texts, new.depth, &new.id_ranks), vectors: None })
+            }
+            Self::Dense { vectors, model, encoder } => {
+                let queries = TextEncoder::open(engine, model.folder(), encoder)?.queries(&new.texts)?;
+                let passages = Vectors::open(vectors, language, VectorsOf::Passages)?;
+                let matrix = Matrix::new(queries.dimension(), queries.values())?;
+                let rankings = top_k(matrix, passages.matrix(), new.depth, &new.id_ranks, DEFAULT_MEMORY)?;
+                Ok(Answer { rankings, vectors: Some((queries, passages)) })
+            }
+        }
+    }
+}

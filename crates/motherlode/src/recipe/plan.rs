@@ -1,0 +1,193 @@
+//! What a recipe will take, before anything is spent: passages, tokens, calls, money, time, disk, memory.
+//!
+//! The data set is read (and checked) and the model fetched; a sample of passages is tokenized and encoded to measure
+//! lengths and speed on this machine. Everything else is arithmetic on these numbers.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::time::Instant;
+
+use super::place::Workshop;
+use super::settings::{Retriever, Settings, Variant};
+use super::status::readable;
+use super::walk;
+use crate::artefact::Artefact;
+use crate::corpus::Passage;
+use crate::dataset::{Dataset, Split};
+use crate::encode::TextEncoder;
+use crate::error::Result;
+use crate::judge;
+
+/// Passages that are encoded to measure lengths and speed.
+const SAMPLE: usize = 96;
+/// Forward and backward pass in forward passes.
+const TRAINING_COST: f64 = 3.0;
+/// Characters a token of a judge's prompt, over languages.
+const CHARACTERS_PER_TOKEN: f64 = 3.0;
+/// Tokens of a judge's instructions and of its answer.
+const PROMPT_TOKENS: f64 = 500.0;
+const ANSWER_TOKENS: f64 = 16.0;
+
+/// What one variant will take, if nothing of it is there yet.
+#[derive(Debug, Clone, PartialEq)]
+pub struct VariantPlan {
+    /// The variant's name and seed.
+    pub name: String,
+    /// Passages of all languages.
+    pub passages: usize,
+    /// Train queries of all languages.
+    pub queries: usize,
+    /// Tokens to encode, for the tuned model before and after training and each dense retriever.
+    pub tokens: f64,
+    /// Tokens a second that this machine encodes, measured.
+    pub rate: f64,
+    /// Requests to the judge, votes included.
+    pub calls: usize,
+    /// Tokens of these requests, roughly.
+    pub call_tokens: f64,
+    /// What they cost at the recipe's prices.
+    pub cost: f64,
+    /// Optimiser steps.
+    pub steps: usize,
+    /// Tokens of one step, at most.
+    pub step_tokens: f64,
+    /// Bytes of vectors, runs and weights.
+    pub disk: u64,
+    /// Bytes of weights, moments and gradients while training.
+    pub memory: u64,
+}
+
+/// The plans of all variants.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Plan(Vec<VariantPlan>);
+
+/// Plans every variant as if it were alone; arms share what they have in common, so the whole takes less than the sum.
+pub fn plan(workshop: &Workshop<'_>, variants: &[Variant]) -> Result<Plan> {
+    variants.iter().map(|variant| plan_variant(workshop, variant)).collect::<Result<_>>().map(Plan)
+}
+
+fn plan_variant(workshop: &Workshop<'_>, variant: &Variant) -> Result<VariantPlan> {
+    let settings = &variant.settings;
+    let (dataset, model) = walk::data_and_model(workshop, variant)?;
+    let measured = measure(workshop, settings, &dataset, &model)?;
+    let passages = dataset.partitions.iter().map(|partition| partition.corpus.len()).sum();
+    let queries = count_queries(&dataset, Split::Train)?;
+    let encoders = 2 + dense_models(settings);
+    let all_queries = queries + count_queries(&dataset, Split::Dev)?;
+    let (calls, call_tokens) = judging(settings, &dataset, queries, measured.characters);
+    let batch = &settings.batch;
+    let texts_a_step = batch.queries as f64 * (1.0 + batch.negatives as f64);
+    let train_queries = (queries as f64 * (1.0 - settings.sample.validation_share)).ceil();
+    let weights = std::fs::metadata(model.path("model.safetensors")).map_or(0, |file| file.len());
+    let vectors = (passages + all_queries) * measured.dimension * 4 * encoders;
+    Ok(VariantPlan {
+        name: format!("{}, seed {}", variant.name, variant.seed),
+        passages,
+        queries,
+        tokens: passages as f64 * measured.tokens * encoders as f64,
+        rate: measured.rate,
+        calls,
+        call_tokens,
+        cost: settings.llm.cost((call_tokens - calls as f64 * ANSWER_TOKENS) as u64, (calls as f64 * ANSWER_TOKENS) as u64),
+        steps: (train_queries / batch.queries as f64).ceil() as usize * batch.epochs as usize,
+        step_tokens: texts_a_step * measured.tokens,
+        disk: vectors as u64 + 5 * weights,
+        memory: 4 * weights,
+    })
+}
+
+fn count_queries(dataset: &Dataset, split: Split) -> Result<usize> {
+    let with = dataset.partitions.iter().filter(|partition| partition.has(split));
+    with.map(|partition| Ok(partition.split(split)?.queries.len())).sum()
+}
+
+/// Distinct dense members other than the model to be tuned.
+fn dense_models(settings: &Settings) -> usize {
+    let own = format!("{:?}{:?}", settings.model, settings.encoder);
+    let dense = settings.retriever.iter().filter_map(|retriever| match retriever {
+        Retriever::Dense { model, encoder, .. } => Some(format!("{model:?}{encoder:?}")),
+        Retriever::Lexical { .. } => None,
+    });
+    dense.filter(|member| *member != own).collect::<BTreeSet<_>>().len()
+}
+
+/// Requests and their tokens: candidates, canaries and calibration, each with every vote.
+fn judging(settings: &Settings, dataset: &Dataset, queries: usize, characters: f64) -> (usize, f64) {
+    let judge = &settings.judge;
+    if judge.method == judge::Method::None {
+        return (0, 0.0);
+    }
+    let depth = (judge.depth as usize).min(settings.mine.depth);
+    let pairs = (queries * depth).min(judge.max_pairs.unwrap_or(usize::MAX));
+    let probes = dataset.partitions.len() * 2 * (judge.canaries + judge.calibration);
+    let calls = (pairs + probes) * judge.votes as usize;
+    (calls, calls as f64 * (PROMPT_TOKENS + ANSWER_TOKENS + 2.0 * characters / CHARACTERS_PER_TOKEN))
+}
+
+struct Measured {
+    tokens: f64,
+    characters: f64,
+    rate: f64,
+    dimension: usize,
+}
+
+/// Encodes a sample of passages of all languages.
+fn measure(workshop: &Workshop<'_>, settings: &Settings, dataset: &Dataset, model: &Artefact) -> Result<Measured> {
+    let encoder = TextEncoder::open(workshop.engine(), model.folder(), &settings.encoder)?;
+    let share = SAMPLE.div_ceil(dataset.partitions.len());
+    let mut passages: Vec<Passage<'_>> = Vec::new();
+    for partition in &dataset.partitions {
+        let step = partition.corpus.len().div_ceil(share).max(1);
+        passages.extend(partition.corpus.iter().step_by(step));
+    }
+    let tokens = encoder.count_tokens(&passages)?;
+    let characters: usize = passages.iter().map(|passage| passage.title.chars().count() + passage.text.chars().count()).sum();
+    let started = Instant::now();
+    encoder.passages(&passages)?;
+    let count = passages.len().max(1) as f64;
+    Ok(Measured {
+        tokens: tokens as f64 / count,
+        characters: characters as f64 / count,
+        rate: tokens as f64 / started.elapsed().as_secs_f64().max(1e-6),
+        dimension: encoder.dimension(),
+    })
+}
+
+impl VariantPlan {
+    /// Seconds of encoding.
+    pub fn encoding(&self) -> f64 {
+        self.tokens / self.rate
+    }
+
+    /// Seconds of training.
+    pub fn training(&self) -> f64 {
+        self.steps as f64 * self.step_tokens * TRAINING_COST / self.rate
+    }
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|plan| write!(formatter, "{plan}"))
+    }
+}
+
+impl fmt::Display for VariantPlan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}", self.name)?;
+        writeln!(f, "  data      {} passages, {} train queries", self.passages, self.queries)?;
+        writeln!(f, "  encode    {:.2} M tokens at {:.0} tokens/s: {}", self.tokens / 1e6, self.rate, span(self.encoding()))?;
+        writeln!(f, "  judge     {} calls, about {:.2} M tokens, cost {:.2} at the recipe's prices; answers in the ledger are free", self.calls, self.call_tokens / 1e6, self.cost)?;
+        writeln!(f, "  train     {} steps of up to {:.0} tokens: {}", self.steps, self.step_tokens, span(self.training()))?;
+        writeln!(f, "  disk      {}", readable(self.disk))?;
+        writeln!(f, "  memory    {} for weights, gradients and moments, plus activations", readable(self.memory))
+    }
+}
+
+/// Seconds as a person reads them.
+fn span(seconds: f64) -> String {
+    match seconds {
+        s if s < 90.0 => format!("{s:.0} s"),
+        s if s < 5400.0 => format!("{:.0} min", s / 60.0),
+        s => format!("{:.1} h", s / 3600.0),
+    }
+}

@@ -1,0 +1,205 @@
+//! The sections of a recipe, typed: one struct of the stage's own room for each.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::batch::BatchConfig;
+use crate::config::{from_table, parse_table};
+use crate::encode::EncoderConfig;
+use crate::error::{Error, Result};
+use crate::evaluate::{CompareConfig, EvaluateConfig};
+use crate::fetch::{DatasetConfig, ModelConfig};
+use crate::fuse::FuseConfig;
+use crate::generate::GenerateConfig;
+use crate::index::bm25::Bm25Config;
+use crate::judge::JudgeConfig;
+use crate::llm::LlmConfig;
+use crate::mine::MineConfig;
+use crate::recipe::arms::expand;
+use crate::sample::SampleConfig;
+use crate::search::SearchConfig;
+use crate::topic::TopicConfig;
+use crate::train::TrainConfig;
+
+/// One member of the ensemble.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Retriever {
+    /// BM25, with the settings of `[index]`.
+    Lexical {
+        /// What the evidence of candidates calls it.
+        name: String,
+    },
+    /// An encoder with exact search.
+    Dense {
+        /// What the evidence of candidates calls it.
+        name: String,
+        /// Which encoder.
+        model: ModelConfig,
+        /// How it encodes.
+        #[serde(default)]
+        encoder: EncoderConfig,
+    },
+}
+
+impl Retriever {
+    /// What the evidence of candidates calls it.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Lexical { name } | Self::Dense { name, .. } => name,
+        }
+    }
+}
+
+/// What the report shows beyond the artefacts.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TruthConfig {
+    /// A TSV of every relevant pair, known because the corpus was written for it; for the demo's page alone.
+    pub path: Option<PathBuf>,
+}
+
+/// Everything one variant of an experiment is made of.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// The experiment's name: its folder under the work folder.
+    pub name: String,
+    /// The data set.
+    pub dataset: DatasetConfig,
+    /// The encoder to be tuned.
+    pub model: ModelConfig,
+    /// How it encodes.
+    #[serde(default)]
+    pub encoder: EncoderConfig,
+    /// The ensemble that mines.
+    pub retriever: Vec<Retriever>,
+    /// BM25, for the ensemble and as a baseline.
+    #[serde(default)]
+    pub index: Bm25Config,
+    /// Depth and memory of searches.
+    #[serde(default)]
+    pub search: SearchConfig,
+    /// How the members' lists become one.
+    #[serde(default)]
+    pub fuse: FuseConfig,
+    /// Candidates.
+    #[serde(default)]
+    pub mine: MineConfig,
+    /// How language models are reached, and what they may cost.
+    #[serde(default)]
+    pub llm: LlmConfig,
+    /// JSON Lines files of recorded answers, taken into the ledger before anything is asked.
+    #[serde(default)]
+    pub recorded: Vec<PathBuf>,
+    /// False negatives.
+    #[serde(default)]
+    pub judge: JudgeConfig,
+    /// Supplementary negatives.
+    #[serde(default)]
+    pub generate: GenerateConfig,
+    /// Topics.
+    #[serde(default)]
+    pub topic: TopicConfig,
+    /// Training examples and the validation split.
+    #[serde(default)]
+    pub sample: SampleConfig,
+    /// Batches.
+    #[serde(default)]
+    pub batch: BatchConfig,
+    /// Training.
+    #[serde(default)]
+    pub train: TrainConfig,
+    /// Measures.
+    #[serde(default)]
+    pub evaluate: EvaluateConfig,
+    /// Tests between systems.
+    #[serde(default)]
+    pub compare: CompareConfig,
+    /// Known relevant pairs of a made corpus.
+    #[serde(default)]
+    pub truth: TruthConfig,
+}
+
+/// One variant with its settings typed and checked.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Variant {
+    /// The arm's name, followed by swept values.
+    pub name: String,
+    /// The seed of everything random in it.
+    pub seed: u64,
+    /// Its settings.
+    pub settings: Settings,
+}
+
+/// Reads a recipe and checks every section of every variant, before anything is done.
+///
+/// `overrides` are `key=value`, as in `judge.votes=4`. Paths in the recipe are relative to its file.
+///
+/// # Errors
+/// The file is not TOML, a key is unknown, a value out of range, there is no retriever, or two have one name.
+pub fn load(path: &Path, overrides: &[String]) -> Result<Vec<Variant>> {
+    let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
+    let table = parse_table(&path.display().to_string(), &text)?;
+    let root = path.parent().unwrap_or(Path::new("."));
+    expand(table, overrides)?
+        .into_iter()
+        .map(|variant| {
+            let mut settings: Settings = from_table("recipe", variant.settings)?;
+            settings.resolve(root);
+            settings.validate()?;
+            Ok(Variant { name: variant.name, seed: variant.seed, settings })
+        })
+        .collect()
+}
+
+impl Settings {
+    /// Makes the recipe's relative paths relative to the working folder.
+    fn resolve(&mut self, root: &Path) {
+        for source in [&mut self.dataset.source, &mut self.dataset.corpus] {
+            if !source.is_empty() && !source.starts_with("hub:") {
+                *source = root.join(&*source).display().to_string();
+            }
+        }
+        for path in self.recorded.iter_mut().chain(&mut self.truth.path) {
+            *path = root.join(&*path);
+        }
+        let members = self.retriever.iter_mut().filter_map(|retriever| match retriever {
+            Retriever::Dense { model, .. } => Some(model),
+            Retriever::Lexical { .. } => None,
+        });
+        for model in members.chain([&mut self.model]) {
+            if root.join(&model.name).is_dir() {
+                model.name = root.join(&model.name).display().to_string();
+            }
+        }
+    }
+
+    fn validate(&self) -> Result<()> {
+        self.dataset.validate()?;
+        self.encoder.validate()?;
+        self.index.validate()?;
+        self.search.validate()?;
+        self.fuse.validate()?;
+        self.mine.validate()?;
+        self.llm.validate()?;
+        self.judge.validate()?;
+        self.generate.validate()?;
+        self.topic.validate()?;
+        self.sample.validate()?;
+        self.batch.validate()?;
+        self.train.validate()?;
+        self.evaluate.validate()?;
+        self.compare.validate()?;
+        let mut names: Vec<&str> = self.retriever.iter().map(Retriever::name).collect();
+        names.sort_unstable();
+        if names.is_empty() {
+            return Err(Error::config("`retriever`: expected at least one [[retriever]]"));
+        }
+        match names.windows(2).find(|pair| pair[0] == pair[1]) {
+            Some(pair) => Err(Error::config(format!("two retrievers are named `{}`; give each its own name", pair[0]))),
+            None => Ok(()),
+        }
+    }
+}

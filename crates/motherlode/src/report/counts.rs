@@ -1,0 +1,85 @@
+//! What went through the pipeline: every stage's counts, in, out and dropped per reason, as its manifest has them.
+
+use super::html::{Element, Html, element};
+use super::material::{Material, ROLES, Shared};
+use super::page::Section;
+use super::table::{Cell, Table};
+use crate::artefact::Summary;
+use crate::error::Result;
+
+/// The section.
+pub(super) fn counts(material: &Material<'_>) -> Result<Section> {
+    let mut section = Section::new("counts", "What went through the pipeline");
+    section.say("Each stage as its manifest counts it. Counts of single languages and topics are folded away.");
+    for role in ROLES {
+        for shared in material.shared(role) {
+            stage(role, &shared, &mut section);
+        }
+    }
+    Ok(section)
+}
+
+fn stage(role: &str, shared: &Shared<'_>, section: &mut Section) {
+    let stage = &shared.artefact.manifest().stage;
+    let title = format!("{role}, made by {stage} for {}", shared.label);
+    let (whole, parts) = split(shared.artefact.summary());
+    let whole = table(&title, &whole);
+    section.table(format!("{role} {}", shared.label), &whole);
+    let parts = table(&format!("{title}: details"), &parts);
+    if !parts.is_empty() {
+        let file = section.file(format!("{role} {} details", shared.label), parts.csv());
+        section.add(folded(&title, &parts.html(&file)));
+    }
+}
+
+fn folded(title: &str, table: &Html) -> Element {
+    let summary = element("summary").text(format!("Details of {title}"));
+    element("details").class("folded").child(summary).child(table.clone())
+}
+
+/// The summary of the whole, and that of its languages and topics.
+fn split(summary: &Summary) -> (Summary, Summary) {
+    let (mut whole, mut parts) = (Summary::default(), Summary::default());
+    for (name, count) in &summary.counts {
+        let part = if is_part(name) { &mut parts } else { &mut whole };
+        part.counts.insert(name.clone(), *count);
+    }
+    for (name, value) in &summary.values {
+        let part = if is_part(name) { &mut parts } else { &mut whole };
+        part.values.insert(name.clone(), *value);
+    }
+    (whole, parts)
+}
+
+/// Whether a count is of one language (`sw: queries`) or one topic (`topic 03`), not of all.
+fn is_part(name: &str) -> bool {
+    let is_tag = |prefix: &str| prefix.len() <= 3 && prefix.bytes().all(|byte| byte.is_ascii_lowercase());
+    let is_topic = name.strip_prefix("topic ").is_some_and(|number| number.bytes().all(|byte| byte.is_ascii_digit()));
+    is_topic || name.split_once(": ").is_some_and(|(prefix, _)| is_tag(prefix))
+}
+
+fn table(title: &str, summary: &Summary) -> Table {
+    let mut table = Table::new(title, ["Count", "Value"]);
+    for (name, count) in &summary.counts {
+        table.push(vec![Cell::text(name), Cell::count(*count)]);
+    }
+    for (name, value) in &summary.values {
+        table.push(vec![Cell::text(name), Cell::number(*value, 3)]);
+    }
+    table
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn languages_and_topics_are_parts() {
+        for part in ["sw: negatives judged", "topic 03", "yue: queries"] {
+            assert!(is_part(part), "{part}");
+        }
+        for whole in ["queries", "dropped: not mined", "removed: positive by text", "topics", "topic words"] {
+            assert!(!is_part(whole), "{whole}");
+        }
+    }
+}

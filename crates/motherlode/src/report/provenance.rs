@@ -1,0 +1,49 @@
+//! Provenance: the key, seed, inputs and full configuration of every artefact behind the page.
+
+use super::html::{Element, element};
+use super::material::{Material, seconds};
+use super::page::Section;
+use super::table::{Cell, Table};
+use crate::artefact::Artefact;
+use crate::error::Result;
+
+/// The section.
+pub(super) fn provenance(material: &Material<'_>) -> Result<Section> {
+    let mut section = Section::new("provenance", "Where every number comes from");
+    section.say(
+        "Equal keys mean equal configuration, seed and inputs, and so equal results. The configurations are folded under \
+         the table.",
+    );
+    let mut table = Table::new("Artefacts behind this page", ["Role", "Stage", "Key", "Seed", "Bytes", "Seconds", "Arms"]);
+    for (role, artefact) in material.artefacts() {
+        let manifest = artefact.manifest();
+        table.push(vec![
+            Cell::text(role),
+            Cell::text(&manifest.stage),
+            Cell::text(&manifest.key),
+            Cell::shown(manifest.seed, manifest.seed),
+            Cell::count(manifest.files.iter().map(|file| file.bytes).sum()),
+            seconds(artefact).map_or_else(Cell::missing, |seconds| Cell::number(seconds, 1)),
+            Cell::text(arms(material, artefact)),
+        ]);
+    }
+    section.table("artefacts", &table);
+    for (role, artefact) in material.artefacts() {
+        section.add(configuration(role, artefact));
+    }
+    Ok(section)
+}
+
+fn arms(material: &Material<'_>, artefact: &Artefact) -> String {
+    let has = |arm: &&super::Arm| arm.artefacts.values().any(|other| other.key() == artefact.key());
+    material.label(&material.experiment.arms.iter().filter(has).collect::<Vec<_>>())
+}
+
+fn configuration(role: &str, artefact: &Artefact) -> Element {
+    let manifest = artefact.manifest();
+    let content = serde_json::json!({ "config": manifest.config, "seed": manifest.seed, "inputs": manifest.inputs });
+    let text = serde_json::to_string_pretty(&content).expect("a JSON value is always writable");
+    let summary = element("summary").text(format!("{role} ({}) ", manifest.stage));
+    let summary = summary.child(element("code").text(&manifest.key));
+    element("details").child(summary).child(element("pre").child(element("code").text(text)))
+}

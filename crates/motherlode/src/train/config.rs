@@ -1,0 +1,192 @@
+//! The knobs of `train`, and what the loss and the loop make of them.
+
+use serde::{Deserialize, Serialize};
+
+use super::loss::{Imitation, LossOptions, Prefix, Reading, Similarity};
+use super::schedule::Warmup;
+use super::teacher::TeacherKind;
+use crate::engine::OptimizerConfig;
+use crate::error::{Error, Result};
+
+/// The knobs of section `[train]`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TrainConfig {
+    /// Highest learning rate.
+    pub rate: f32,
+    /// How long the rate rises: a share of all planned steps, or `{ steps = n }`. It falls to 0 afterwards.
+    pub warmup: Warmup,
+    /// τ: similarities are divided by it. 1 suits `dot`.
+    pub temperature: f32,
+    /// How vectors are compared.
+    pub similarity: Similarity,
+    /// What the weights of languages and topics do.
+    pub reading: Reading,
+    /// Which weights languages and topics have.
+    pub weights: WeightsConfig,
+    /// The optimiser.
+    pub optimizer: OptimizerConfig,
+    /// Bytes for the activations of a step; a step that needs more is computed in chunks, with the same gradient.
+    pub memory: u64,
+    /// Prefixes of the vectors that must be useful by themselves.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub matryoshka: Vec<Prefix>,
+    /// Imitation of a teacher's scores, off if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub distillation: Option<DistillationConfig>,
+    /// Whether the other queries of a step are negatives, too.
+    pub query_negatives: bool,
+    /// How the best weights are found.
+    pub validation: ValidationConfig,
+    /// Steps between two checkpoints, from which an interrupted training goes on.
+    pub checkpoint_every: u64,
+}
+
+/// STAND-IN.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct WeightsConfig {}
+impl WeightsConfig {
+    fn validate(&self) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// How a teacher is imitated.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DistillationConfig {
+    /// Whose scores.
+    pub teacher: TeacherKind,
+    /// The factor of the divergence beside the contrastive loss.
+    pub weight: f32,
+    /// The teacher's scores are divided by this; 1 suits the judge's grades, the model's τ its cosines.
+    pub temperature: f32,
+}
+
+/// When the model is validated, and on what.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ValidationConfig {
+    /// `{ epochs = n }` or `{ steps = n }`. The untouched model and the last step are validated in any case.
+    pub every: Every,
+    /// Training stops after so many validations without a better one; 0 never stops.
+    pub patience: usize,
+    /// Which passages are searched.
+    pub pool: Pool,
+}
+
+/// A distance between two validations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Every {
+    /// At the end of every n-th planned epoch.
+    Epochs(u32),
+    /// After every n-th step.
+    Steps(u64),
+}
+
+/// The passages that validation searches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Pool {
+    /// All passages of the language.
+    Corpus,
+    /// The positives and mined candidates of the validation queries: cheap, and declared in the summary.
+    Reduced,
+}
+
+impl Default for TrainConfig {
+    fn default() -> Self {
+        Self {
+            rate: 2e-6,
+            warmup: Warmup::Share(0.1),
+            temperature: 0.02,
+            similarity: Similarity::Cosine,
+            reading: Reading::Negative,
+            weights: WeightsConfig::default(),
+            optimizer: OptimizerConfig::default(),
+            memory: 8 << 30,
+            matryoshka: Vec::new(),
+            distillation: None,
+            query_negatives: false,
+            validation: ValidationConfig::default(),
+            checkpoint_every: 200,
+        }
+    }
+}
+
+impl Default for DistillationConfig {
+    fn default() -> Self {
+        Self { teacher: TeacherKind::default(), weight: 1.0, temperature: 0.02 }
+    }
+}
+
+impl Default for ValidationConfig {
+    fn default() -> Self {
+        Self { every: Every::Epochs(1), patience: 3, pool: Pool::Corpus }
+    }
+}
+
+impl TrainConfig {
+    /// Checks the ranges.
+    pub fn validate(&self) -> Result<()> {
+        let positive = |value: f32| value > 0.0 && value.is_finite();
+        let distillation = self.distillation.clone().unwrap_or_default();
+        require("rate", positive(self.rate), "a positive number", self.rate)?;
+        require("temperature", positive(self.temperature), "a positive number", self.temperature)?;
+        if let Warmup::Share(share) = self.warmup {
+            require("warmup", (0.0..=1.0).contains(&share), "a share from 0 to 1, or { steps = n }", share)?;
+        }
+        for Prefix { dimension, weight } in &self.matryoshka {
+            require("matryoshka.dimension", *dimension > 0, "at least 1", dimension)?;
+            require("matryoshka.weight", positive(*weight), "a positive number", weight)?;
+        }
+        require("distillation.weight", positive(distillation.weight), "a positive number", distillation.weight)?;
+        let temperature = distillation.temperature;
+        require("distillation.temperature", positive(temperature), "a positive number", temperature)?;
+        let every = match self.validation.every {
+            Every::Epochs(epochs) => u64::from(epochs),
+            Every::Steps(steps) => steps,
+        };
+        require("validation.every", every > 0, "at least 1", every)?;
+        require("checkpoint_every", self.checkpoint_every > 0, "at least 1", self.checkpoint_every)?;
+        require("memory", self.memory > 0, "at least 1 byte", self.memory)?;
+        validate_optimizer(&self.optimizer)?;
+        self.weights.validate()
+    }
+
+    /// The loss that these knobs ask for.
+    pub(super) fn loss(&self) -> LossOptions {
+        let imitation = |distillation: &DistillationConfig| Imitation {
+            weight: distillation.weight,
+            temperature: distillation.temperature,
+        };
+        LossOptions {
+            similarity: self.similarity,
+            temperature: self.temperature,
+            reading: self.reading,
+            matryoshka: self.matryoshka.clone(),
+            distillation: self.distillation.as_ref().map(imitation),
+            query_negatives: self.query_negatives,
+        }
+    }
+}
+
+fn validate_optimizer(optimizer: &OptimizerConfig) -> Result<()> {
+    let share = |value: f32| (0.0..1.0).contains(&value);
+    let not_negative = |value: f32| value >= 0.0 && value.is_finite();
+    let OptimizerConfig { beta1, beta2, epsilon, weight_decay, max_gradient_norm, dropout } = *optimizer;
+    for (name, value) in [("beta1", beta1), ("beta2", beta2), ("dropout", dropout)] {
+        require(&format!("optimizer.{name}"), share(value), "at least 0 and below 1", value)?;
+    }
+    for (name, value) in
+        [("epsilon", epsilon), ("weight_decay", weight_decay), ("max_gradient_norm", max_gradient_norm)]
+    {
+        require(&format!("optimizer.{name}"), not_negative(value), "0 or a positive number", value)?;
+    }
+    Ok(())
+}
+
+fn require(name: &str, holds: bool, expected: &str, got: impl std::fmt::Display) -> Result<()> {
+    if holds { Ok(()) } else { Err(Error::config(format!("`train.{name}`: expected {expected}, got {got}"))) }
+}
