@@ -148,7 +148,7 @@ impl Hub {
     fn info(&self, api: &Api, repository: &Repository) -> Fetched<RepoInfo> {
         let request = api.repo(repository.repo()).info_request();
         let request = request.config().timeout_connect(Some(Duration::from_secs(10)));
-        let answer = request.timeout_recv_response(Some(Duration::from_secs(60))).build().call();
+        let answer = request.timeout_recv_response(Some(Duration::from_mins(1))).build().call();
         let mut answer = answer.map_err(|error| self.explain(&error, repository))?;
         answer.body_mut().read_json().map_err(|error| {
             let message = format!("expected a description of `{}`: {error}", repository.name);

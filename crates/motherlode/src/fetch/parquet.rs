@@ -166,8 +166,14 @@ fn as_text(place: Place<'_>, column: &Column, field: &Field) -> Result<String> {
         Field::Bytes(bytes) => String::from_utf8(bytes.data().to_vec()).map_err(|error| {
             place.error(format!("column `{}`: {}; write it as UTF-8 strings", column.names[0], error.utf8_error()))
         }),
-        Field::Byte(_) | Field::Short(_) | Field::Int(_) | Field::Long(_) => Ok(field.to_string()),
-        Field::UByte(_) | Field::UShort(_) | Field::UInt(_) | Field::ULong(_) => Ok(field.to_string()),
+        Field::Byte(_)
+        | Field::Short(_)
+        | Field::Int(_)
+        | Field::Long(_)
+        | Field::UByte(_)
+        | Field::UShort(_)
+        | Field::UInt(_)
+        | Field::ULong(_) => Ok(field.to_string()),
         Field::Float(value) if value.fract() == 0.0 => Ok(format!("{value:.0}")),
         Field::Double(value) if value.fract() == 0.0 => Ok(format!("{value:.0}")),
         other => {

@@ -71,7 +71,7 @@ impl Tokenizer {
 pub mod tiny {
     //! A small tokenizer made from texts, for encoders that are made for a test and have none of their own.
 
-    use std::collections::BTreeMap;
+    use std::collections::{BTreeMap, BTreeSet};
     use std::io::Write;
     use std::path::Path;
 
@@ -102,11 +102,11 @@ pub mod tiny {
 
     /// The pieces with their scores, special tokens first.
     fn pieces(texts: &[impl AsRef<str>]) -> Vec<(String, f64)> {
-        let mut characters = BTreeMap::from([('▁', ())]);
+        let mut characters = BTreeSet::from(['▁']);
         let mut words: BTreeMap<String, usize> = BTreeMap::new();
         for text in texts {
             for word in text.as_ref().split_whitespace() {
-                characters.extend(word.chars().map(|character| (character, ())));
+                characters.extend(word.chars());
                 *words.entry(format!("▁{word}")).or_default() += 1;
             }
         }
@@ -114,7 +114,7 @@ pub mod tiny {
         frequent.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
         frequent.truncate(WORDS);
         let special = SPECIAL.map(|piece| (piece.to_owned(), 0.0));
-        let characters = characters.into_keys().map(|character| (character.to_string(), CHARACTER_SCORE));
+        let characters = characters.into_iter().map(|character| (character.to_string(), CHARACTER_SCORE));
         special.into_iter().chain(characters).chain(frequent.into_iter().map(|(word, _)| (word, WORD_SCORE))).collect()
     }
 
