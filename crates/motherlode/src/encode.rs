@@ -127,6 +127,11 @@ impl TextEncoder {
         Ok(Self { input, encoder, batch_tokens: config.batch_tokens })
     }
 
+    /// Number of tokens that the encoder reads of these passages.
+    pub fn count_tokens(&self, passages: &[Passage<'_>]) -> Result<usize> {
+        Ok(self.input.passages(passages)?.tokens())
+    }
+
     /// Length of the vectors.
     pub fn dimension(&self) -> usize {
         self.encoder.dimension()

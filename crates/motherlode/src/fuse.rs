@@ -12,11 +12,11 @@ use serde::{Deserialize, Serialize};
 use crate::artefact::{Artefact, Recipe};
 use crate::corpus::PassageIndex;
 use crate::dataset::{Dataset, Partition, Split};
-use crate::encode::{self, Vectors, VectorsOf};
+use crate::encode::{self, Matrix, Vectors, VectorsOf};
 use crate::error::{Error, Result};
 use crate::index::exact::{self, Search, Similarity, top_k_of_sum};
 use crate::progress::Progress;
-use crate::run::{Ranking, Scored, rank_order};
+use crate::run::{Ranking, Run, Scored, rank_order};
 use crate::search::{self, DEFAULT_MEMORY, expect_input, open_run, write_runs};
 
 /// Name of the stage.
@@ -280,23 +280,34 @@ impl FuseConfig {
 }
 
 fn fuse_runs(inputs: FuseInputs<'_>, config: &FuseConfig, partition: &Partition) -> Result<Vec<Ranking>> {
-    let mut runs = Vec::new();
-    for member in inputs.members {
-        let run = open_run(member.artefact, inputs.dataset, &partition.language, inputs.split)?;
-        let weight = config.weight(member.name, || Ok(run.rankings().to_vec()))?;
-        runs.push((run, weight));
-    }
-    let id_ranks = partition.corpus.id_ranks();
-    let queries = &partition.split(inputs.split)?.queries;
-    let fuse_one = |query| {
-        let lists: Vec<Weighted<'_>> =
-            runs.iter().map(|(run, weight)| Weighted { ranking: run.ranking(query), weight: *weight }).collect();
-        fuse_lists(config, &lists, &id_ranks)
-    };
-    queries.iter().map(|(query, _)| fuse_one(query)).collect()
+    let open = |member: &Member<'_>| open_run(member.artefact, inputs.dataset, &partition.language, inputs.split);
+    let runs: Vec<Run> = inputs.members.iter().map(open).collect::<Result<_>>()?;
+    let lists: Vec<(&str, &[Ranking])> =
+        inputs.members.iter().zip(&runs).map(|(member, run)| (member.name, run.rankings())).collect();
+    fuse_rankings(&lists, config, &partition.corpus.id_ranks())
 }
 
-/// Exact search by Σ w cos / Σ w: tiles of the members' scores are added, so their concatenation is never made.
+/// Fuses the members' rankings of the same queries, each member by its name, by `rrf` or `combsum`.
+///
+/// *Order*: one list a query, to the configured depth, in rank order. Independent of the order of the members.
+///
+/// # Errors
+/// The method is `concat`; a spread that is zero.
+pub fn fuse_rankings(members: &[(&str, &[Ranking])], config: &FuseConfig, id_ranks: &[u32]) -> Result<Vec<Ranking>> {
+    let mut members = members.to_vec();
+    members.sort_by_key(|(name, _)| *name);
+    let weight = |(name, rankings): &(&str, &[Ranking])| config.weight(name, || Ok(rankings.to_vec()));
+    let weights: Vec<f64> = members.iter().map(weight).collect::<Result<_>>()?;
+    let fuse_one = |query: usize| {
+        let member = |((_, rankings), weight): (&(&str, &'_ [Ranking]), &f64)| (rankings[query].clone(), *weight);
+        let lists: Vec<(Ranking, f64)> = members.iter().zip(&weights).map(member).collect();
+        let lists: Vec<Weighted<'_>> =
+            lists.iter().map(|(ranking, weight)| Weighted { ranking, weight: *weight }).collect();
+        fuse_lists(config, &lists, id_ranks)
+    };
+    (0..members.first().map_or(0, |(_, rankings)| rankings.len())).map(fuse_one).collect()
+}
+
 fn concat(
     inputs: FuseInputs<'_>,
     config: &FuseConfig,
@@ -307,31 +318,45 @@ fn concat(
     for member in inputs.members {
         let queries = Vectors::open(member.artefact, &partition.language, VectorsOf::Queries(inputs.split))?;
         let passages = Vectors::open(member.artefact, &partition.language, VectorsOf::Passages)?;
-        vectors.push((queries, passages));
+        vectors.push((member.name, queries, passages));
     }
-    let task = format!("fuse {}", partition.language);
-    let id_ranks = partition.corpus.id_ranks();
-    let search = Search { depth: config.depth, id_ranks: &id_ranks, memory: config.memory, task: &task, progress };
-    let mut members: Vec<exact::Member<'_>> = vectors
+    let members: Vec<MemberVectors<'_>> = vectors
         .iter()
-        .map(|(queries, passages)| exact::Member {
-            queries: queries.matrix(),
-            passages: passages.matrix(),
-            weight: 1.0,
-            similarity: Similarity::Cosine,
-        })
+        .map(|(name, queries, passages)| MemberVectors { name, queries: queries.matrix(), passages: passages.matrix() })
         .collect();
-    let weights = inputs
-        .members
-        .iter()
-        .zip(&members)
-        .map(|(member, vectors)| config.weight(member.name, || top_k_of_sum(&[*vectors], search)))
-        .collect::<Result<Vec<f64>>>()?;
-    let total: f64 = weights.iter().sum();
-    for (member, weight) in members.iter_mut().zip(weights) {
-        member.weight = (weight / total) as f32;
+    fuse_vectors(&members, config, &partition.corpus.id_ranks(), progress)
+}
+
+/// What `concat` needs of a member.
+#[derive(Debug, Clone, Copy)]
+pub struct MemberVectors<'a> {
+    /// Its name in the recipe.
+    pub name: &'a str,
+    /// Vectors of the queries, n × d.
+    pub queries: Matrix<'a>,
+    /// Vectors of all passages, m × d.
+    pub passages: Matrix<'a>,
+}
+
+/// Exact search by Σ w cos / Σ w: tiles of the members' scores are added, so their concatenation is never made.
+pub fn fuse_vectors(
+    members: &[MemberVectors<'_>],
+    config: &FuseConfig,
+    id_ranks: &[u32],
+    progress: &Progress<'_>,
+) -> Result<Vec<Ranking>> {
+    let search = Search { depth: config.depth, id_ranks, memory: config.memory, task: "fuse", progress };
+    let mut parts = Vec::with_capacity(members.len());
+    for MemberVectors { name, queries, passages } in members.iter().copied() {
+        let mut part = exact::Member { queries, passages, weight: 1.0, similarity: Similarity::Cosine };
+        part.weight = config.weight(name, || top_k_of_sum(&[part], search))? as f32;
+        parts.push(part);
     }
-    top_k_of_sum(&members, search)
+    let total: f32 = parts.iter().map(|part| part.weight).sum();
+    for part in &mut parts {
+        part.weight /= total;
+    }
+    top_k_of_sum(&parts, search)
 }
 
 #[cfg(test)]

@@ -2,4 +2,5 @@
 
 pub mod bm25;
 pub mod exact;
+mod product;
 pub(crate) mod top;

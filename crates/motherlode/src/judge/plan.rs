@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+use super::ask::Case;
 use super::stage::Work;
-use super::{JudgeConfig, JudgeInputs, Method};
+use super::{Judge, JudgeConfig, JudgeInputs, Method};
 use crate::corpus::Language;
 use crate::error::Result;
 use crate::llm::{Llm, Request, estimate_tokens};
@@ -85,26 +86,37 @@ pub fn plan(inputs: &JudgeInputs, config: &JudgeConfig, seed: u64, llm: &Llm) ->
     let judge = inputs.judge(config, llm);
     let lists = inputs.lists()?;
     let work = Work::new(&judge, &lists, seed)?;
-    let mut plan = JudgePlan::default();
-    let mut seen = BTreeSet::new();
-    let calibration = work.calibration.iter().map(|trial| &trial.case);
-    let kinds: [(_, fn(&mut LanguagePlan) -> &mut usize); 3] = [
-        (work.canaries.iter().collect::<Vec<_>>(), |plan| &mut plan.canaries),
-        (calibration.collect(), |plan| &mut plan.calibration),
-        (work.candidates.iter().collect(), |plan| &mut plan.candidates),
-    ];
-    for (cases, counter) in kinds {
+    let mut counter = Counter { plan: JudgePlan::default(), seen: BTreeSet::new(), judge: &judge };
+    counter.add(work.canaries.iter(), |plan| &mut plan.canaries)?;
+    counter.add(work.calibration.iter().map(|trial| &trial.case), |plan| &mut plan.calibration)?;
+    counter.add(work.candidates.iter(), |plan| &mut plan.candidates)?;
+    Ok(counter.plan)
+}
+
+/// Counts distinct requests.
+struct Counter<'a> {
+    plan: JudgePlan,
+    seen: BTreeSet<String>,
+    judge: &'a Judge<'a>,
+}
+
+impl Counter<'_> {
+    fn add<'c>(
+        &mut self,
+        cases: impl Iterator<Item = &'c Case<'c>>,
+        kind: fn(&mut LanguagePlan) -> &mut usize,
+    ) -> Result<()> {
         for case in cases {
-            let language = plan.languages.entry(case.language.clone()).or_default();
-            for request in case.requests(config) {
+            let language = self.plan.languages.entry(case.language.clone()).or_default();
+            for request in case.requests(self.judge.config) {
                 let key = request.key();
-                let is_answered = llm.ledger().contains(&key)?;
-                if seen.insert(key) {
-                    *counter(language) += 1;
+                let is_answered = self.judge.llm.ledger().contains(&key)?;
+                if self.seen.insert(key) {
+                    *kind(language) += 1;
                     language.count(&request, is_answered);
                 }
             }
         }
+        Ok(())
     }
-    Ok(plan)
 }

@@ -78,7 +78,7 @@ pub(super) fn greedy() -> Parameters {
 ///
 /// Source: (`top_p`, temperature) pairs of the paper's code, anchors 1.3.
 pub(super) fn four_votes() -> Vec<Parameters> {
-    let vote = |(top_p, temperature)| Parameters { top_p, temperature, ..greedy() };
+    let vote = |(top_p, temperature)| Parameters { temperature, top_p, ..greedy() };
     [(0.7, 0.4), (0.8, 0.6), (0.9, 0.8), (0.8, 0.4)].map(vote).into()
 }
 

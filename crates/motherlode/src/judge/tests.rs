@@ -40,9 +40,10 @@ pub(crate) fn dataset(folder: &Path, languages: &[Texts]) -> Dataset {
             writer.finish()
         };
         draft.write(&name, write).unwrap();
-        let queries: String = queries.iter().map(|(id, text)| format!("{id}\t{text}\n")).collect();
-        let qrels: String = qrels.iter().map(|(query, id, grade)| format!("{query}\tQ0\t{id}\t{grade}\n")).collect();
-        for (name, text) in [("queries", queries), ("qrels", qrels)] {
+        let queries: Vec<String> = queries.iter().map(|(id, text)| format!("{id}\t{text}\n")).collect();
+        let qrels: Vec<String> =
+            qrels.iter().map(|(query, id, grade)| format!("{query}\tQ0\t{id}\t{grade}\n")).collect();
+        for (name, text) in [("queries", queries.concat()), ("qrels", qrels.concat())] {
             let name = format!("{tag}/{name}.train.tsv");
             let path = draft.path(&name);
             let write = |output: &mut std::io::BufWriter<std::fs::File>| {

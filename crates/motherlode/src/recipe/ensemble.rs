@@ -53,16 +53,12 @@ impl Ensemble {
     /// # Errors
     /// `concat` with a member that has no vectors.
     pub(super) fn fused(&self) -> Result<Vec<fuse::Member<'_>>> {
-        let member = |member: &'_ Asked| match (self.fuse.method, member.source.vectors()) {
-            (Method::Concat, None) => Err(Error::config(format!(
-                "`fuse.method = \"concat\"` needs vectors, and `{}` has none; use rrf or combsum",
-                member.name
-            ))),
-            _ => Ok(()),
-        };
-        self.members.iter().try_for_each(member)?;
-        let member = |member: &'_ Asked| -> fuse::Member<'_> { member.fused(self.fuse.method) };
-        Ok(self.members.iter().map(member).collect())
+        let without = |member: &&Asked| self.fuse.method == Method::Concat && member.source.vectors().is_none();
+        if let Some(Asked { name, .. }) = self.members.iter().find(without) {
+            let message = format!("`fuse.method = \"concat\"` needs vectors, and `{name}` has none; use rrf or combsum");
+            return Err(Error::config(message));
+        }
+        Ok(self.members.iter().map(|member| member.fused(self.fuse.method)).collect())
     }
 
     /// The members' runs over the train queries, for the evidence.

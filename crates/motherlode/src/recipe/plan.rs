@@ -12,13 +12,11 @@ use super::settings::{Retriever, Settings, Variant};
 use super::status::readable;
 use super::walk;
 use crate::artefact::Artefact;
-use crate::corpus::{Passage, PassageIndex};
+use crate::corpus::Passage;
 use crate::dataset::{Dataset, Split};
 use crate::encode::TextEncoder;
 use crate::error::Result;
 use crate::judge;
-use crate::random::keyed;
-use rand::seq::IteratorRandom;
 
 /// Passages that are encoded to measure lengths and speed.
 const SAMPLE: usize = 96;
@@ -136,10 +134,12 @@ struct Measured {
 /// Encodes a sample of passages of all languages.
 fn measure(workshop: &Workshop<'_>, settings: &Settings, dataset: &Dataset, model: &Artefact) -> Result<Measured> {
     let encoder = TextEncoder::open(workshop.engine(), model.folder(), &settings.encoder)?;
-    let all = dataset.partitions.iter().flat_map(|partition| partition.corpus.indices().map(move |index| (partition, index)));
-    let mut random = keyed(0, "plan", "passages");
-    let sample: Vec<(_, PassageIndex)> = all.choose_multiple(&mut random, SAMPLE);
-    let passages: Vec<Passage<'_>> = sample.iter().map(|(partition, index)| partition.corpus.passage(*index)).collect();
+    let share = SAMPLE.div_ceil(dataset.partitions.len());
+    let mut passages: Vec<Passage<'_>> = Vec::new();
+    for partition in &dataset.partitions {
+        let step = partition.corpus.len().div_ceil(share).max(1);
+        passages.extend(partition.corpus.iter().step_by(step));
+    }
     let tokens = encoder.count_tokens(&passages)?;
     let characters: usize = passages.iter().map(|passage| passage.title.chars().count() + passage.text.chars().count()).sum();
     let started = Instant::now();

@@ -318,8 +318,8 @@ impl Walk<'_> {
     /// The language identification model, where new queries are checked with it.
     fn language_model(&self) -> Result<Option<PathBuf>> {
         match self.settings.generate.language_check {
-            LanguageCheck::Fasttext => fetch::file("lid.176.ftz", &self.workshop.cache()).map(Some),
-            LanguageCheck::Script => Ok(None),
+            LanguageCheck::Fasttext => fetch::file("lid.176.ftz", &self.workshop.cache(), self.workshop.progress()).map(Some),
+            LanguageCheck::Script | LanguageCheck::None => Ok(None),
         }
     }
 

@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::generate::QuerySupplement;
 use crate::judge::{Judgement, QueryJudgements, Verdict};
 use crate::mine::QueryCandidates;
-use crate::mine::filter::{self, Miner};
+use crate::mine::filter::{Anchor, self, Miner};
 use crate::qrels::Qrels;
 use crate::queries::QueryIndex;
 
@@ -195,7 +195,7 @@ fn passing(listed: &QueryCandidates, rules: &Rules) -> HashSet<usize> {
 fn percentage(miner: &Miner) -> Miner {
     match miner {
         Miner::Percentage { .. } => miner.clone(),
-        _ => Miner::Percentage,
+        _ => Miner::Percentage { share: 0.1, anchor: Anchor::Max },
     }
 }
 
