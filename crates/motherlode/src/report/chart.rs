@@ -53,7 +53,8 @@ impl Chart {
         let picture = picture.children(y.ticks(4).iter().flat_map(|tick| horizontal_tick(&y, *tick)));
         let picture = picture.child(label(((LEFT + WIDTH - RIGHT) / 2.0, HEIGHT - 8.0), "middle", &self.x));
         let middle = (TOP + HEIGHT - BOTTOM) / 2.0;
-        let turned = label((14.0, middle), "middle", &self.y).attribute("transform", format!("rotate(-90 14 {middle})"));
+        let turned =
+            label((14.0, middle), "middle", &self.y).attribute("transform", format!("rotate(-90 14 {middle})"));
         let picture = picture.child(turned);
         let picture = picture.children(self.lines.iter().enumerate().flat_map(|(at, line)| drawn(line, at, &x, &y)));
         let caption = element("figcaption").text(&self.title);
@@ -153,7 +154,8 @@ impl Scale {
 
 fn drawn(line: &Line, at: usize, x: &Scale, y: &Scale) -> Vec<Element> {
     let style = at % STYLES;
-    let finite: Vec<(f64, f64)> = line.points.iter().copied().filter(|point| point.0.is_finite() && point.1.is_finite()).collect();
+    let finite: Vec<(f64, f64)> =
+        line.points.iter().copied().filter(|point| point.0.is_finite() && point.1.is_finite()).collect();
     let points = thinned(&finite);
     let mut path = String::new();
     for (horizontal, vertical) in &points {
@@ -187,7 +189,10 @@ fn vertical_tick(scale: &Scale, tick: f64) -> [Element; 2] {
 
 fn horizontal_tick(scale: &Scale, tick: f64) -> [Element; 2] {
     let y = scale.at(tick);
-    [stroke("grid", (LEFT, y), (WIDTH - RIGHT, y)), label((LEFT - 7.0, y + 4.0), "end", &plain_tick(tick, scale.step(4)))]
+    [
+        stroke("grid", (LEFT, y), (WIDTH - RIGHT, y)),
+        label((LEFT - 7.0, y + 4.0), "end", &plain_tick(tick, scale.step(4))),
+    ]
 }
 
 fn stroke(class: &str, from: (f64, f64), to: (f64, f64)) -> Element {
@@ -244,7 +249,12 @@ mod tests {
 
     #[test]
     fn nothing_to_draw_is_no_figure() {
-        let chart = |points| Chart { title: "t".into(), x: "x".into(), y: "y".into(), lines: vec![Line { name: "n".into(), points }] };
+        let chart = |points| Chart {
+            title: "t".into(),
+            x: "x".into(),
+            y: "y".into(),
+            lines: vec![Line { name: "n".into(), points }],
+        };
         assert_eq!(chart(vec![]).html(), None);
         assert_eq!(chart(vec![(0.0, f64::NAN)]).html(), None);
         assert!(chart(vec![(0.0, 1.0)]).html().is_some());

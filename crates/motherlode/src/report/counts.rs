@@ -12,24 +12,19 @@ pub(super) fn counts(material: &Material<'_>) -> Result<Section> {
     let mut section = Section::new("counts", "What went through the pipeline");
     section.say("Each stage as its manifest counts it. Counts of single languages and topics are folded away.");
     for role in ROLES {
-        for shared in material.shared(role) {
-            stage(role, &shared, &mut section);
-        }
+        let pieces = material.shared(role).iter().map(|shared| stage(role, shared, &mut section)).collect();
+        section.grid(pieces);
     }
     Ok(section)
 }
 
-fn stage(role: &str, shared: &Shared<'_>, section: &mut Section) {
+fn stage(role: &str, shared: &Shared<'_>, section: &mut Section) -> Html {
     let stage = &shared.artefact.manifest().stage;
     let title = format!("{role}, made by {stage} for {}", shared.label);
     let (whole, parts) = split(shared.artefact.summary());
-    let whole = table(&title, &whole);
-    section.table(format!("{role} {}", shared.label), &whole);
-    let parts = table(&format!("{title}: details"), &parts);
-    if !parts.is_empty() {
-        let file = section.file(format!("{role} {} details", shared.label), parts.csv());
-        section.add(folded(&title, &parts.html(&file)));
-    }
+    let whole = section.tabled(format!("{role} {}", shared.label), &table(&title, &whole));
+    let parts = section.tabled(format!("{role} {} details", shared.label), &table("By language and topic", &parts));
+    element("div").children(whole).children(parts.map(|parts| folded(&title, &parts))).into()
 }
 
 fn folded(title: &str, table: &Html) -> Element {
@@ -51,11 +46,12 @@ fn split(summary: &Summary) -> (Summary, Summary) {
     (whole, parts)
 }
 
-/// Whether a count is of one language (`sw: queries`) or one topic (`topic 03`), not of all.
+/// Whether a count is of one language (`sw: queries`) or one topic (`rows of topic 03 Sports`), not of all.
 fn is_part(name: &str) -> bool {
     let is_tag = |prefix: &str| prefix.len() <= 3 && prefix.bytes().all(|byte| byte.is_ascii_lowercase());
-    let is_topic = name.strip_prefix("topic ").is_some_and(|number| number.bytes().all(|byte| byte.is_ascii_digit()));
-    is_topic || name.split_once(": ").is_some_and(|(prefix, _)| is_tag(prefix))
+    let is_numbered = |rest: &str| rest.bytes().next().is_some_and(|byte| byte.is_ascii_digit());
+    name.split_once("topic ").is_some_and(|(_, rest)| is_numbered(rest))
+        || name.split_once(": ").is_some_and(|(prefix, _)| is_tag(prefix))
 }
 
 fn table(title: &str, summary: &Summary) -> Table {
@@ -75,7 +71,7 @@ mod tests {
 
     #[test]
     fn languages_and_topics_are_parts() {
-        for part in ["sw: negatives judged", "topic 03", "yue: queries"] {
+        for part in ["sw: negatives judged", "topic 03", "rows of topic 03 Sports", "yue: queries"] {
             assert!(is_part(part), "{part}");
         }
         for whole in ["queries", "dropped: not mined", "removed: positive by text", "topics", "topic words"] {

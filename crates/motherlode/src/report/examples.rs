@@ -128,7 +128,11 @@ fn supplement_card(partition: &Partition, row: &QuerySupplement) -> Option<Eleme
     list = list.children(term("Negative found", passage_text(partition, &negative.passage)?));
     let kept = row.judgements.iter().filter(|judgement| judgement.verdict == Verdict::Negative).count();
     let novelty = format!("{kept} negatives of {} candidates; {:.0} % new", row.candidates.len(), 100.0 * row.novelty);
-    Some(element("article").class("card").child(list.children(term("Yield", element("dd").class("verdict").text(novelty)))))
+    Some(
+        element("article")
+            .class("card")
+            .child(list.children(term("Yield", element("dd").class("verdict").text(novelty)))),
+    )
 }
 
 fn term(name: &str, description: Element) -> [Element; 2] {

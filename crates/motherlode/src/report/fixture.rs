@@ -49,7 +49,8 @@ pub(super) fn source(folder: &Path) -> PathBuf {
             std::fs::write(path, text).unwrap();
         };
         let passage = |id: usize| {
-            json!({ "docid": format!("{id}#0"), "title": format!("{id} {text}"), "text": format!("{text} {id}") }).to_string()
+            json!({ "docid": format!("{id}#0"), "title": format!("{id} {text}"), "text": format!("{text} {id}") })
+                .to_string()
         };
         write("corpus.jsonl", (0..8).map(|id| passage(id) + "\n").collect());
         for split in ["train", "dev"] {
@@ -90,9 +91,16 @@ pub(super) fn experiment(folder: &Path, source: &Path, names: [&str; 2]) -> Expe
         artefacts.insert("measures".into(), maker.measures(&format!("{kind}-{seed}"), gain));
         arms.push(Arm { name: name.into(), seed, artefacts });
     }
-    let baselines = [("BM25", -0.1), ("untouched", 0.0)].map(|(name, gain)| (name.to_owned(), maker.measures(name, gain)));
+    let baselines =
+        [("BM25", -0.1), ("untouched", 0.0)].map(|(name, gain)| (name.to_owned(), maker.measures(name, gain)));
     let comparison = maker.comparison(&arms, &baselines);
-    let spent = Some(Usage { calls: 1200, ledger_hits: 48, prompt_tokens: 912_004, completion_tokens: 20_310, ..Usage::default() });
+    let spent = Some(Usage {
+        calls: 1200,
+        ledger_hits: 48,
+        prompt_tokens: 912_004,
+        completion_tokens: 20_310,
+        ..Usage::default()
+    });
     let truth = Some(source.join("truth.tsv"));
     Experiment { name: format!("Demo {}", names[0]), arms, baselines: baselines.to_vec(), comparison, truth, spent }
 }
@@ -123,7 +131,8 @@ impl Maker<'_> {
         let supplement = self.per_language("generate", "LANG.jsonl", |partition, query| {
             let text = &partition.split(Split::Train).unwrap().queries.query(query).text;
             let list = self.candidates(partition, query)["candidates"].as_array().unwrap()[1].clone();
-            let judgement = json!({ "passage": list["passage"], "verdict": "negative", "accuracy": 0, "completeness": 1 });
+            let judgement =
+                json!({ "passage": list["passage"], "verdict": "negative", "accuracy": 0, "completeness": 1 });
             json!({ "query": id(partition, query), "summary": text, "generated": format!("{text} 2"), "novelty": 0.5,
                     "candidates": [list], "judgements": [judgement] })
         });
@@ -164,7 +173,11 @@ impl Maker<'_> {
         let qrels = &partition.split(Split::Train).unwrap().qrels;
         let positive = qrels.positives(query).next().unwrap();
         let after = (1..partition.corpus.len() as u32).map(|step| (positive.0 + step) % partition.corpus.len() as u32);
-        after.map(PassageIndex).filter(|passage| qrels.grade(query, *passage).is_none_or(|grade| grade < 1)).take(5).collect()
+        after
+            .map(PassageIndex)
+            .filter(|passage| qrels.grade(query, *passage).is_none_or(|grade| grade < 1))
+            .take(5)
+            .collect()
     }
 
     fn candidates(&self, partition: &Partition, query: QueryIndex) -> Value {
@@ -196,7 +209,8 @@ impl Maker<'_> {
                     };
                     json!({ "passage": passage, "verdict": verdict, "accuracy": accuracy, "completeness": completeness })
                 };
-                let judgements: Vec<Value> = Self::listed(partition, query).into_iter().enumerate().map(judgement).collect();
+                let judgements: Vec<Value> =
+                    Self::listed(partition, query).into_iter().enumerate().map(judgement).collect();
                 json!({ "query": id(partition, query), "judgements": judgements })
             };
             let rows: Vec<Value> = queries(partition).map(judge).collect();
@@ -205,7 +219,8 @@ impl Maker<'_> {
             }
             draft.write_lines(&format!("{}.jsonl", partition.language), rows).unwrap();
             let probe = json!({ "query": "q", "passage": "p", "expected": 2, "grade": 2 });
-            canaries.insert(&partition.language, json!({ "passed": 1, "of": 1, "abstained": false, "probes": [probe] }));
+            canaries
+                .insert(&partition.language, json!({ "passed": 1, "of": 1, "abstained": false, "probes": [probe] }));
             calibration.insert(&partition.language, calibration_of(9, 8));
         }
         summary.note("te abstains: 5 of 10 canaries passed");
@@ -238,9 +253,7 @@ impl Maker<'_> {
             _ => "judged",
         };
         let listed = Self::listed(partition, query);
-        let negative = |(rank, passage): (usize, &PassageIndex)| {
-            json!({ "passage": partition.corpus.id(*passage), "provenance": provenance(rank) })
-        };
+        let negative = |(rank, passage): (usize, &PassageIndex)| json!({ "passage": partition.corpus.id(*passage), "provenance": provenance(rank) });
         let negatives: Vec<Value> = listed.iter().filter(keeps).enumerate().map(negative).collect();
         json!({ "query": id(partition, query), "positives": [positive(partition, query)], "relevant": [],
                 "negatives": negatives })

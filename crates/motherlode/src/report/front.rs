@@ -74,9 +74,8 @@ fn of_dataset(dataset: &Dataset) -> String {
 /// One entry for each arm, in their order.
 fn answers(material: &Material<'_>) -> Vec<Element> {
     let comparison = &material.comparison;
-    let by = |judgements| {
-        comparison.measures.iter().find(move |by| by.measure == HEADLINE && by.judgements == judgements)
-    };
+    let by =
+        |judgements| comparison.measures.iter().find(move |by| by.measure == HEADLINE && by.judgements == judgements);
     let Some(qrels) = by(Judgements::Qrels) else { return Vec::new() };
     let is_arm = |system: &&SystemComparison| material.experiment.arms.iter().any(|arm| arm.name == system.values.name);
     let answer = |system: &SystemComparison| {
@@ -84,7 +83,8 @@ fn answers(material: &Material<'_>) -> Vec<Element> {
         let name = &system.values.name;
         let mut entry = element("li").class(verdict.class());
         entry = entry.child(element("span").class("name").text(seeds_of(name, system.values.seeds)));
-        entry = entry.child(element("span").class("said").text(sentence(system, &comparison.baseline, &comparison.config)));
+        entry =
+            entry.child(element("span").class("said").text(sentence(system, &comparison.baseline, &comparison.config)));
         match by(Judgements::Truth).and_then(|truth| system_named(truth, name)) {
             Some(truth) => {
                 let sentence = sentence(truth, &comparison.baseline, &comparison.config);
@@ -138,9 +138,9 @@ pub(super) fn sentence(system: &SystemComparison, baseline: &str, config: &Compa
     let model = if baseline == "untouched" { "the untouched model".to_owned() } else { baseline.to_owned() };
     let difference = &system.macro_mean;
     let points = signed(100.0 * difference.difference, 1);
-    let interval = difference.interval.map_or_else(String::new, |(low, high)| {
-        minus(&format!(" [{:.1}, {:.1}]", 100.0 * low, 100.0 * high))
-    });
+    let interval = difference
+        .interval
+        .map_or_else(String::new, |(low, high)| minus(&format!(" [{:.1}, {:.1}]", 100.0 * low, 100.0 * high)));
     let all = system.languages.len();
     let number = |count: usize| if count == 0 { "none".to_owned() } else { count.to_string() };
     let (better, worse) = (number(system.better), number(system.worse));
@@ -222,7 +222,10 @@ mod tests {
     #[test]
     fn an_answer_is_claimed_only_where_test_and_interval_agree() {
         let gain = said(difference(0.018, Some((0.009, 0.026)), 0.001));
-        assert_eq!(gain, "+1.8 nDCG@10 [0.9, 2.6] over the untouched model, better in 1 of 2 languages, worse in none.");
+        assert_eq!(
+            gain,
+            "+1.8 nDCG@10 [0.9, 2.6] over the untouched model, better in 1 of 2 languages, worse in none."
+        );
         let loss = said(difference(-0.018, Some((-0.026, -0.009)), 0.001));
         assert!(loss.starts_with("Worse than the untouched model: −1.8 nDCG@10 [−2.6, −0.9], "), "{loss}");
         for open in [
@@ -239,7 +242,10 @@ mod tests {
     #[test]
     fn what_was_spent_is_said_in_words() {
         let usage = Usage { calls: 1200, ledger_hits: 3, prompt_tokens: 90_000, cost: 1.5, ..Usage::default() };
-        assert_eq!(spent(&usage), "Language models answered 1,200 requests (90,000 tokens, cost 1.50); the ledger answered 3.");
+        assert_eq!(
+            spent(&usage),
+            "Language models answered 1,200 requests (90,000 tokens, cost 1.50); the ledger answered 3."
+        );
         assert_eq!(spent(&Usage::default()), "No language model was asked.");
         assert_eq!([duration(5.2), duration(61.0), duration(7322.0)], ["5 s", "1 min 1 s", "2 h 2 min"]);
     }

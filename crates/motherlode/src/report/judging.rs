@@ -58,7 +58,15 @@ fn share(part: u64, whole: u64) -> String {
 
 fn verdicts(material: &Material<'_>, shared: &Shared<'_>) -> Result<Table> {
     let columns = [
-        "Language", "Candidates", "Negative", "Excluded", "False negative", "Unknown", "Abstained", "Unjudged", "By people",
+        "Language",
+        "Candidates",
+        "Negative",
+        "Excluded",
+        "False negative",
+        "Unknown",
+        "Abstained",
+        "Unjudged",
+        "By people",
         "Eliminated of those judged",
     ];
     let caption = "Verdicts: negative is grade 0, excluded grade 1 (neither negative nor positive), false negative grade 2. \
@@ -102,7 +110,8 @@ fn canaries(shared: &Shared<'_>) -> Result<Table> {
     let canaries: BTreeMap<Language, Canaries> = json_of(shared.artefact, "canaries.json")?.unwrap_or_default();
     let caption = "Canaries: probes whose answer is known, the positive itself (grade 2) and a random far passage (grade 0). \
                    A language that fails too many abstains: none of its verdicts counts";
-    let columns = ["Language", "Probes", "Passed", "Share", "Positives passed", "Far passages passed", "Verdicts count"];
+    let columns =
+        ["Language", "Probes", "Passed", "Share", "Positives passed", "Far passages passed", "Verdicts count"];
     let mut table = Table::new(caption, columns);
     for (language, found) in &canaries {
         let side = |expected: u8| {
@@ -130,8 +139,12 @@ fn calibration(shared: &Shared<'_>, section: &mut Section) -> Result<()> {
                    for which the judge says so; specificity: share of the human negatives for which it does not. \
                    “Eliminated” is grade 1 or 2, “false negative” grade 2";
     let columns = [
-        "Language", "Sensitivity, eliminated", "Specificity, eliminated", "Sensitivity, false negative",
-        "Specificity, false negative", "Unreadable",
+        "Language",
+        "Sensitivity, eliminated",
+        "Specificity, eliminated",
+        "Sensitivity, false negative",
+        "Specificity, false negative",
+        "Unreadable",
     ];
     let mut table = Table::new(caption, columns);
     let mut sum = Calibration::default();
@@ -193,7 +206,9 @@ fn judged_share(material: &Material<'_>) -> Result<Table> {
             }
         }
         let counts = [queries, negatives, judged].map(Cell::count);
-        table.push([Cell::text(&shared.label)].into_iter().chain(counts).chain([Cell::share(judged, negatives)]).collect());
+        table.push(
+            [Cell::text(&shared.label)].into_iter().chain(counts).chain([Cell::share(judged, negatives)]).collect(),
+        );
     }
     Ok(table)
 }

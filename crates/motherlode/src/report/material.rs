@@ -114,8 +114,20 @@ impl<'a> Material<'a> {
 
 /// The roles of artefacts in an arm, in the order of the pipeline.
 pub(super) const ROLES: [&str; 14] = [
-    "dataset", "model", "embeddings", "fused", "candidates", "judgements", "supplement", "topics", "examples", "batches",
-    "trained", "tuned", "run", "measures",
+    "dataset",
+    "model",
+    "embeddings",
+    "fused",
+    "candidates",
+    "judgements",
+    "supplement",
+    "topics",
+    "examples",
+    "batches",
+    "trained",
+    "tuned",
+    "run",
+    "measures",
 ];
 
 fn names<'a>(arms: &[&'a Arm]) -> BTreeSet<&'a str> {

@@ -110,8 +110,7 @@ fn batches(shared: &Shared<'_>, dataset: &Dataset, section: &mut Section) -> Res
     let mut drawn: BTreeMap<Topic, u64> = BTreeMap::new();
     let path = shared.artefact.path("batches.jsonl");
     lines::for_each(&path, |number, line| {
-        let step: Step =
-            serde_json::from_str(line).map_err(|error| Error::line(&path, number, error.to_string()))?;
+        let step: Step = serde_json::from_str(line).map_err(|error| Error::line(&path, number, error.to_string()))?;
         let of_rows: Vec<Topic> = step.rows.iter().filter_map(topic_of).collect();
         of_rows.iter().for_each(|topic| *drawn.entry(*topic).or_default() += 1);
         let present = of_rows.into_iter().collect::<BTreeSet<_>>().len() as u64;
@@ -123,8 +122,15 @@ fn batches(shared: &Shared<'_>, dataset: &Dataset, section: &mut Section) -> Res
         "Planned steps ({}). Masked: pairs of a query and another query’s passage that must not count as a negative",
         shared.label
     );
-    let columns =
-        ["Language", "Steps", "Queries a step", "Distinct queries", "Topics a step", "Steps of one topic", "Masked pairs"];
+    let columns = [
+        "Language",
+        "Steps",
+        "Queries a step",
+        "Distinct queries",
+        "Topics a step",
+        "Steps of one topic",
+        "Masked pairs",
+    ];
     let mut table = Table::new(caption, columns);
     languages.iter().for_each(|(language, exposure)| table.push(exposure.row(language, topics.is_some())));
     table.total(total.row("All", topics.is_some()));

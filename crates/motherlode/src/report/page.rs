@@ -48,17 +48,27 @@ impl Section {
 
     /// Appends a table, and its CSV file under `name`; a table without rows is left out.
     pub(super) fn table(&mut self, name: impl Display, table: &Table) {
-        if !table.is_empty() {
-            let file = self.file(name, table.csv());
-            self.add(table.html(&file));
+        if let Some(table) = self.tabled(name, table) {
+            self.add(table);
         }
     }
 
-    /// Appends a chart where there is something to draw, and the table that holds its values.
-    pub(super) fn chart(&mut self, name: impl Display, chart: &Chart, table: &Table) {
-        if let Some(figure) = chart.html() {
-            let file = self.file(name, table.csv());
-            self.add(element("div").class("figure").child(figure).child(table.html(&file)));
+    /// A table whose CSV file is kept under `name`; none where there are no rows.
+    pub(super) fn tabled(&mut self, name: impl Display, table: &Table) -> Option<Html> {
+        (!table.is_empty()).then(|| table.html(&self.file(name, table.csv())))
+    }
+
+    /// A chart and the table that holds its values; none where there is nothing to draw.
+    pub(super) fn charted(&mut self, name: impl Display, chart: &Chart, table: &Table) -> Option<Html> {
+        let figure = chart.html()?;
+        let table = self.tabled(name, table);
+        Some(element("div").child(figure).children(table).into())
+    }
+
+    /// Appends pieces side by side, as many as the window is wide.
+    pub(super) fn grid(&mut self, pieces: Vec<Html>) {
+        if !pieces.is_empty() {
+            self.add(element("div").class("grid-of").children(pieces));
         }
     }
 
@@ -101,7 +111,8 @@ pub(super) fn write(folder: &Path, title: &str, front: Section, sections: &[Sect
 
 fn document(title: &str, front: Section, sections: &[Section]) -> String {
     let policy = element("meta").attribute("http-equiv", "Content-Security-Policy").attribute("content", POLICY);
-    let viewport = element("meta").attribute("name", "viewport").attribute("content", "width=device-width, initial-scale=1");
+    let viewport =
+        element("meta").attribute("name", "viewport").attribute("content", "width=device-width, initial-scale=1");
     let schemes = element("meta").attribute("name", "color-scheme").attribute("content", "light dark");
     let head = element("head").child(element("meta").attribute("charset", "utf-8")).child(policy);
     let head = head.child(viewport).child(schemes).child(element("title").text(title)).child(Html::style(STYLE));
@@ -143,6 +154,9 @@ mod tests {
         assert!(page.starts_with("<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta http-equiv"));
         assert!(page.contains("default-src &#39;none&#39;; style-src &#39;unsafe-inline&#39;; img-src data:"));
         assert!(page.contains("<h1>A &lt;b&gt; page</h1>") && page.contains("href=\"#counts\""));
-        assert_eq!(std::fs::read_to_string(folder.path().join("counts-stages.csv")).unwrap(), "What,Count\nqueries,3\n");
+        assert_eq!(
+            std::fs::read_to_string(folder.path().join("counts-stages.csv")).unwrap(),
+            "What,Count\nqueries,3\n"
+        );
     }
 }

@@ -14,7 +14,8 @@ pub(super) fn provenance(material: &Material<'_>) -> Result<Section> {
         "Equal keys mean equal configuration, seed and inputs, and so equal results. The configurations are folded under \
          the table.",
     );
-    let mut table = Table::new("Artefacts behind this page", ["Role", "Stage", "Key", "Seed", "Bytes", "Seconds", "Arms"]);
+    let mut table =
+        Table::new("Artefacts behind this page", ["Role", "Stage", "Key", "Seed", "Bytes", "Seconds", "Arms"]);
     for (role, artefact) in material.artefacts() {
         let manifest = artefact.manifest();
         table.push(vec![

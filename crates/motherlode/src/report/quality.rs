@@ -51,9 +51,12 @@ fn legend(material: &Material<'_>) -> String {
 /// Says which shown measure was not computed.
 fn absent(material: &Material<'_>, judgements: Judgements, section: &mut Section) {
     let comparison = &material.comparison;
-    let has = |measure| comparison.measures.iter().any(|by| {
-        by.judgements == judgements && by.measure == measure && !by.queries.is_empty()
-    });
+    let has = |measure| {
+        comparison
+            .measures
+            .iter()
+            .any(|by| by.judgements == judgements && by.measure == measure && !by.queries.is_empty())
+    };
     if judgements == Judgements::Qrels && !has(Measure::Recall(100)) {
         section.say("Recall@100 was not computed: it says nothing where 100 is over a quarter of the corpus.");
     }
@@ -171,7 +174,8 @@ fn rows(system: &SystemComparison) -> Vec<Interval> {
         Interval { name, mean, bounds: (100.0 * low, 100.0 * high), is_total }
     };
     let languages = system.languages.iter();
-    let mut rows: Vec<Interval> = languages.map(|(language, found)| row(language_name(language), found, false)).collect();
+    let mut rows: Vec<Interval> =
+        languages.map(|(language, found)| row(language_name(language), found, false)).collect();
     rows.push(row("Macro mean".to_owned(), &system.macro_mean, true));
     rows
 }

@@ -155,7 +155,8 @@ impl Table {
     pub(super) fn csv(&self) -> String {
         let header = self.columns.iter().map(|title| quoted(title)).collect();
         let rows = self.rows.iter().chain(&self.total).map(|row| row.iter().map(Cell::csv).collect());
-        let lines: Vec<String> = std::iter::once(header).chain(rows).map(|fields: Vec<String>| fields.join(",")).collect();
+        let lines: Vec<String> =
+            std::iter::once(header).chain(rows).map(|fields: Vec<String>| fields.join(",")).collect();
         lines.join("\n") + "\n"
     }
 }
@@ -167,7 +168,11 @@ fn html_row(cells: &[Cell]) -> Element {
 }
 
 fn quoted(field: &str) -> String {
-    if field.contains(['"', ',', '\n', '\r']) { format!("\"{}\"", field.replace('"', "\"\"")) } else { field.to_owned() }
+    if field.contains(['"', ',', '\n', '\r']) {
+        format!("\"{}\"", field.replace('"', "\"\""))
+    } else {
+        field.to_owned()
+    }
 }
 
 /// A number with commas between thousands.
@@ -204,14 +209,36 @@ mod tests {
 
     fn table() -> Table {
         let mut table = Table::new("Verdicts", ["Language", "Negative", "Share"]);
-        table.push(vec![Cell::text("=SUM(A1), \"x\""), Cell::count(12_345), Cell::share(1, 4).marks("†").beside("± 0.1")]);
+        table.push(vec![
+            Cell::text("=SUM(A1), \"x\""),
+            Cell::count(12_345),
+            Cell::share(1, 4).marks("†").beside("± 0.1"),
+        ]);
         table.total(vec![Cell::text("All"), Cell::missing(), Cell::share(0, 0)]);
         table
     }
 
     #[test]
     fn a_table_names_its_rows_and_columns() {
-        insta::assert_snapshot!(table().html("verdicts.csv").as_str().replace("<t", "\n<t"), @"");
+        insta::assert_snapshot!(table().html("verdicts.csv").as_str().replace("<t", "\n<t"), @r#"
+        <div class="scroll" role="region" tabindex="0" aria-label="Verdicts">
+        <table><caption>Verdicts <a class="csv" href="verdicts.csv" download="">CSV</a></caption>
+        <thead>
+        <tr>
+        <th scope="col">Language</th>
+        <th scope="col" class="number">Negative</th>
+        <th scope="col" class="number">Share</th></tr></thead>
+        <tbody>
+        <tr>
+        <th scope="row">=SUM(A1), &quot;x&quot;</th>
+        <td class="number">12,345</td>
+        <td class="number">25.0 %<sup>†</sup> <small>± 0.1</small></td></tr></tbody>
+        <tfoot>
+        <tr>
+        <th scope="row">All</th>
+        <td class="number">–</td>
+        <td class="number">–</td></tr></tfoot></table></div>
+        "#);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::chart::{Chart, Line};
-use super::html::element;
+use super::html::{Html, element};
 use super::material::{Material, Shared, lines_of};
 use super::page::Section;
 use super::table::{Cell, Table};
@@ -37,7 +37,8 @@ struct Training {
 pub(super) fn training(material: &Material<'_>) -> Result<Section> {
     let mut section = Section::new("training", "Training");
     let read = |shared: Shared<'_>| {
-        let (log, validations) = (lines_of(shared.artefact, "log.jsonl")?, lines_of(shared.artefact, "validation.jsonl")?);
+        let (log, validations) =
+            (lines_of(shared.artefact, "log.jsonl")?, lines_of(shared.artefact, "validation.jsonl")?);
         Ok(Training { name: shared.label, log, validations })
     };
     let trainings: Vec<Training> = material.shared("trained").into_iter().map(read).collect::<Result<_>>()?;
@@ -46,10 +47,10 @@ pub(super) fn training(material: &Material<'_>) -> Result<Section> {
         return Ok(section);
     }
     section.table("trainings", &overview(&trainings));
-    validation(&trainings, &mut section);
-    for quantity in &QUANTITIES {
-        steps(quantity, &trainings, &mut section);
-    }
+    let validation = validation(&trainings, &mut section);
+    let quantities = QUANTITIES.iter().filter_map(|quantity| steps(quantity, &trainings, &mut section));
+    let charts = validation.into_iter().chain(quantities).collect();
+    section.grid(charts);
     shares(&trainings, &mut section);
     let file = section.file("log", log_csv(&trainings));
     let link = element("a").attribute("href", file).attribute("download", "").text("one CSV file");
@@ -58,14 +59,18 @@ pub(super) fn training(material: &Material<'_>) -> Result<Section> {
 }
 
 fn overview(trainings: &[Training]) -> Table {
-    let columns = ["Arm", "Steps", "Epochs", "First loss", "Last loss", "Untouched validation", "Best validation", "at step"];
+    let columns =
+        ["Arm", "Steps", "Epochs", "First loss", "Last loss", "Untouched validation", "Best validation", "at step"];
     let mut table = Table::new("Trainings; validation is nDCG@10 on queries set aside, macro mean", columns);
     for training in trainings {
-        let loss = |record: Option<&StepRecord>| record.map_or_else(Cell::missing, |record| Cell::number(record.loss, 3));
+        let loss =
+            |record: Option<&StepRecord>| record.map_or_else(Cell::missing, |record| Cell::number(record.loss, 3));
         let untouched = training.validations.iter().find(|record| record.step == 0);
         // The first of equals, as training keeps it.
-        let better = |best: Option<&_>, record: &_| -> bool { is_better(best, record) };
-        let best = training.validations.iter().fold(None, |best, record| if better(best, record) { Some(record) } else { best });
+        let best = training
+            .validations
+            .iter()
+            .fold(None, |best, record| if is_better(best, record) { Some(record) } else { best });
         table.push(vec![
             Cell::text(&training.name),
             Cell::count(training.log.len() as u64),
@@ -88,7 +93,7 @@ fn points(record: &ValidationRecord) -> Cell {
     Cell::shown(format!("{:.1}", 100.0 * record.macro_average), record.macro_average)
 }
 
-fn validation(trainings: &[Training], section: &mut Section) {
+fn validation(trainings: &[Training], section: &mut Section) -> Option<Html> {
     let line = |training: &Training| Line {
         name: training.name.clone(),
         points: training.validations.iter().map(|record| (record.step as f64, 100.0 * record.macro_average)).collect(),
@@ -109,10 +114,10 @@ fn validation(trainings: &[Training], section: &mut Section) {
     }
     let title = "Validation nDCG@10".to_owned();
     let chart = Chart { title, x: "Step".to_owned(), y: "nDCG@10, points".to_owned(), lines };
-    section.chart("validation", &chart, &table);
+    section.charted("validation", &chart, &table)
 }
 
-fn steps(quantity: &Quantity, trainings: &[Training], section: &mut Section) {
+fn steps(quantity: &Quantity, trainings: &[Training], section: &mut Section) -> Option<Html> {
     let line = |training: &Training| Line {
         name: training.name.clone(),
         points: training.log.iter().map(|record| (record.step as f64, (quantity.of)(record))).collect(),
@@ -123,7 +128,7 @@ fn steps(quantity: &Quantity, trainings: &[Training], section: &mut Section) {
         y: quantity.axis.to_owned(),
         lines: trainings.iter().map(line).collect(),
     };
-    section.chart(quantity.name, &chart, &step_table(quantity, trainings));
+    section.charted(quantity.name, &chart, &step_table(quantity, trainings))
 }
 
 /// Means over equal stretches of steps.
@@ -161,7 +166,8 @@ fn significant(value: f64) -> Cell {
 
 /// Which negatives moved the model: the mean share of the gradient by their provenance.
 fn shares(trainings: &[Training], section: &mut Section) {
-    let mut names: Vec<&String> = trainings.iter().flat_map(|t| &t.log).flat_map(|record| record.shares.keys()).collect();
+    let mut names: Vec<&String> =
+        trainings.iter().flat_map(|t| &t.log).flat_map(|record| record.shares.keys()).collect();
     names.sort_unstable();
     names.dedup();
     let caption = "Share of the gradient on negatives by where they came from, mean over the steps";

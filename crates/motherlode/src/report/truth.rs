@@ -192,7 +192,8 @@ mod tests {
     fn only_train_pairs_are_read() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("truth.tsv");
-        std::fs::write(&path, "sw\ttrain\tq1\tp1\tlabelled\nsw\ttrain\tq1\tp2\thidden\nsw\tdev\tq2\tp3\thidden\n").unwrap();
+        std::fs::write(&path, "sw\ttrain\tq1\tp1\tlabelled\nsw\ttrain\tq1\tp2\thidden\nsw\tdev\tq2\tp3\thidden\n")
+            .unwrap();
         let truth = Truth::read(&path).unwrap();
         let pairs = &truth.languages[&Language::new("sw").unwrap()];
         assert_eq!((pairs.labelled.len(), pairs.hidden.len()), (1, 1));
