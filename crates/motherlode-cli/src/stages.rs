@@ -66,6 +66,10 @@ fn dataset(path: &Path) -> anyhow::Result<Dataset> {
     Ok(Dataset::open(&Artefact::open(path)?)?)
 }
 
+fn optional(path: Option<&Path>) -> anyhow::Result<Option<Artefact>> {
+    Ok(path.map(Artefact::open).transpose()?)
+}
+
 /// Arguments of `fetch`.
 #[derive(Args)]
 pub struct Fetch {
@@ -170,12 +174,15 @@ impl Search {
     }
 }
 
-/// One retriever on the command line: `name=run` or `name=run:vectors`.
-fn member(text: &str) -> anyhow::Result<(String, Artefact, Option<Artefact>)> {
-    let (name, paths) = text.split_once('=').with_context(|| format!("`{text}`: expected name=RUN or name=RUN:VECTORS"))?;
-    let (run, vectors) = paths.split_once(':').map_or((paths, None), |(run, vectors)| (run, Some(vectors)));
-    let vectors = vectors.map(|path| Artefact::open(Path::new(path))).transpose()?;
-    Ok((name.to_owned(), Artefact::open(Path::new(run))?, vectors))
+/// A named artefact on the command line, as name=FOLDER.
+fn named(text: &str) -> anyhow::Result<(String, Artefact)> {
+    let (name, path) = text.split_once('=').with_context(|| format!("`{text}`: expected name=FOLDER"))?;
+    Ok((name.to_owned(), Artefact::open(Path::new(path))?))
+}
+
+/// Several of them.
+fn all_named(texts: &[String]) -> anyhow::Result<Vec<(String, Artefact)>> {
+    texts.iter().map(|text| named(text)).collect()
 }
 
 /// Arguments of `fuse`.
@@ -183,7 +190,7 @@ fn member(text: &str) -> anyhow::Result<(String, Artefact, Option<Artefact>)> {
 pub struct Fuse {
     /// The data set's artefact.
     dataset: PathBuf,
-    /// The retrievers, as name=RUN, or name=RUN:VECTORS for `fuse.method=concat`.
+    /// The retrievers, as name=RUN, or name=VECTORS for `fuse.method=concat`.
     #[arg(required = true)]
     members: Vec<String>,
     /// Which queries.
@@ -196,9 +203,9 @@ pub struct Fuse {
 impl Fuse {
     pub fn run(&self, terminal: &Terminal) -> anyhow::Result<String> {
         let dataset = dataset(&self.dataset)?;
-        let opened = self.members.iter().map(|text| member(text)).collect::<anyhow::Result<Vec<_>>>()?;
+        let opened = all_named(&self.members)?;
         let members: Vec<fuse::Member<'_>> =
-            opened.iter().map(|(name, run, vectors)| fuse::Member { name, run, embeddings: vectors.as_ref() }).collect();
+            opened.iter().map(|(name, artefact)| fuse::Member { name, artefact }).collect();
         let inputs = fuse::FuseInputs { dataset: &dataset, split: self.split.into(), members: &members };
         let config = self.knobs.section("fuse")?;
         Ok(told(&fuse::fuse(inputs, &config, &self.knobs.out, &Progress::new(terminal))?))
@@ -225,10 +232,10 @@ pub struct Mine {
 impl Mine {
     pub fn run(&self, terminal: &Terminal) -> anyhow::Result<String> {
         let (dataset, fused, embeddings) = (dataset(&self.dataset)?, Artefact::open(&self.fused)?, Artefact::open(&self.vectors)?);
-        let opened = self.members.iter().map(|text| member(text)).collect::<anyhow::Result<Vec<_>>>()?;
-        let members: Vec<(&str, &Artefact)> = opened.iter().map(|(name, run, _)| (name.as_str(), run)).collect();
+        let opened = all_named(&self.members)?;
+        let members: Vec<mine::Member<'_>> = opened.iter().map(|(name, run)| mine::Member { name, run }).collect();
         let inputs =
-            mine::MineInputs { dataset: &dataset, split: Split::Train, fused: &fused, members: &members, embeddings: &embeddings };
+            mine::MineInputs { dataset: &dataset, fused: &fused, members: &members, embeddings: &embeddings };
         let config = self.knobs.section("mine")?;
         Ok(told(&mine::mine(inputs, &config, &self.knobs.out, &Progress::new(terminal))?))
     }
@@ -284,7 +291,7 @@ pub struct Topic {
 
 impl Topic {
     pub fn run(&self, terminal: &Terminal) -> anyhow::Result<String> {
-        let (dataset, vectors) = (dataset(&self.dataset)?, self.vectors.as_deref().map(Artefact::open).transpose()?);
+        let (dataset, vectors) = (dataset(&self.dataset)?, optional(self.vectors.as_deref())?);
         let inputs = topic::TopicInputs {
             dataset: &dataset,
             embeddings: vectors.as_ref(),
@@ -317,15 +324,13 @@ pub struct Sample {
 impl Sample {
     pub fn run(&self, terminal: &Terminal) -> anyhow::Result<String> {
         let (dataset, candidates) = (dataset(&self.dataset)?, Artefact::open(&self.candidates)?);
-        let judgements = self.judgements.as_deref().map(Artefact::open).transpose()?;
-        let supplement = self.supplement.as_deref().map(Artefact::open).transpose()?;
-        let depth = candidates.manifest().config["depth"].as_u64().context("the candidates' manifest names no depth")?;
+        let judgements = optional(self.judgements.as_deref())?;
+        let supplement = optional(self.supplement.as_deref())?;
         let inputs = sample::SampleInputs {
             dataset: &dataset,
             candidates: &candidates,
             judgements: judgements.as_ref(),
             supplement: supplement.as_ref(),
-            first: usize::try_from(depth)?,
         };
         let config = self.knobs.section("sample")?;
         Ok(told(&sample::sample(&inputs, &config, self.knobs.seed, &self.knobs.out, &Progress::new(terminal))?))
@@ -371,6 +376,12 @@ pub struct Train {
     /// Batches made by `batch`.
     #[arg(long)]
     batches: PathBuf,
+    /// Candidates made by `mine`, for a reduced validation pool or a teacher.
+    #[arg(long)]
+    candidates: Option<PathBuf>,
+    /// Verdicts made by `judge`, for a teacher.
+    #[arg(long)]
+    judgements: Option<PathBuf>,
     #[command(flatten)]
     knobs: Knobs,
 }
@@ -378,15 +389,20 @@ pub struct Train {
 impl Train {
     pub fn run(&self, terminal: &Terminal) -> anyhow::Result<String> {
         let dataset = dataset(&self.dataset)?;
-        let [model, examples, topics, batches] =
-            [&self.model, &self.examples, &self.topics, &self.batches].map(|path| Artefact::open(path));
+        let [examples, topics, batches] =
+            [&self.examples, &self.topics, &self.batches].map(|path| Artefact::open(path));
+        let (model, candidates) = (Artefact::open(&self.model)?, optional(self.candidates.as_deref())?);
+        let judgements = optional(self.judgements.as_deref())?;
+        let name = model.manifest().config["name"].as_str().unwrap_or("model").to_owned();
         let engine = CpuEngine::default();
         let inputs = train::TrainInputs {
             dataset: &dataset,
-            examples: &examples?,
             batches: &batches?,
+            examples: &examples?,
             topics: &topics?,
-            model: &model?,
+            candidates: candidates.as_ref(),
+            judgements: judgements.as_ref(),
+            base: train::BaseModel { folder: model.folder(), name: &name, key: model.key(), notes: &model.summary().notes },
             encoder: &self.knobs.section("encoder")?,
             engine: &engine,
         };
@@ -433,19 +449,17 @@ pub struct Compare {
 
 impl Compare {
     pub fn run(&self, terminal: &Terminal) -> anyhow::Result<String> {
-        let (name, measures, _) = member(&self.baseline)?;
+        let (name, measures) = named(&self.baseline)?;
         let baseline = evaluate::System { name, seeds: vec![measures] };
         let mut systems: Vec<evaluate::System> = Vec::new();
-        for text in &self.systems {
-            let (name, measures, _) = member(text)?;
+        for (name, measures) in all_named(&self.systems)? {
             match systems.iter_mut().find(|system| system.name == name) {
                 Some(system) => system.seeds.push(measures),
                 None => systems.push(evaluate::System { name, seeds: vec![measures] }),
             }
         }
-        let inputs = evaluate::CompareInputs { baseline: &baseline, systems: &systems };
         let config = self.knobs.section("compare")?;
-        let artefact = evaluate::compare(&inputs, &config, &self.knobs.out, &Progress::new(terminal))?;
-        Ok(evaluate::open_comparison(&artefact)?.to_text())
+        let artefact = evaluate::compare(&baseline, &systems, &config, &self.knobs.out, &Progress::new(terminal))?;
+        Ok(evaluate::Comparison::read(&artefact)?.to_text())
     }
 }
