@@ -9,7 +9,7 @@ use crate::RecipeArguments;
 use crate::terminal::Terminal;
 
 /// Runs all variants; prints the comparison and where the page is.
-pub fn run(arguments: &RecipeArguments, terminal: &Terminal) -> anyhow::Result<String> {
+pub(crate) fn run(arguments: &RecipeArguments, terminal: &Terminal) -> anyhow::Result<String> {
     let variants = settings::load(&arguments.recipe, &arguments.set)?;
     let progress = Progress::new(terminal);
     let engine = CpuEngine::default();
@@ -20,7 +20,7 @@ pub fn run(arguments: &RecipeArguments, terminal: &Terminal) -> anyhow::Result<S
 }
 
 /// Prints what the recipe will take.
-pub fn plan(arguments: &RecipeArguments, terminal: &Terminal) -> anyhow::Result<String> {
+pub(crate) fn plan(arguments: &RecipeArguments, terminal: &Terminal) -> anyhow::Result<String> {
     let variants = settings::load(&arguments.recipe, &arguments.set)?;
     let progress = Progress::new(terminal);
     let engine = CpuEngine::default();
@@ -29,7 +29,7 @@ pub fn plan(arguments: &RecipeArguments, terminal: &Terminal) -> anyhow::Result<
 }
 
 /// Prints which stages are there.
-pub fn status(arguments: &RecipeArguments, _terminal: &Terminal) -> anyhow::Result<String> {
+pub(crate) fn status(arguments: &RecipeArguments, _terminal: &Terminal) -> anyhow::Result<String> {
     let variants = settings::load(&arguments.recipe, &arguments.set)?;
     let engine = CpuEngine::default();
     let silent = Progress::silent();

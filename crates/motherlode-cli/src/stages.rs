@@ -72,7 +72,7 @@ fn optional(path: Option<&Path>) -> anyhow::Result<Option<Artefact>> {
 
 /// Arguments of `fetch`.
 #[derive(Args)]
-pub struct Fetch {
+pub(crate) struct Fetch {
     /// What to get.
     #[arg(value_enum)]
     what: What,
@@ -92,10 +92,12 @@ enum What {
 }
 
 impl Fetch {
-    pub fn run(&self, terminal: &Terminal) -> anyhow::Result<String> {
+    pub(crate) fn run(&self, terminal: &Terminal) -> anyhow::Result<String> {
         let progress = Progress::new(terminal);
         let artefact = match self.what {
-            What::Dataset => fetch::dataset(&self.knobs.section("dataset")?, self.knobs.seed, &self.knobs.out, &progress)?,
+            What::Dataset => {
+                fetch::dataset(&self.knobs.section("dataset")?, self.knobs.seed, &self.knobs.out, &progress)?
+            }
             What::Model => fetch::model(&self.knobs.section("model")?, &self.cache, &self.knobs.out, &progress)?,
         };
         Ok(told(&artefact))
@@ -104,7 +106,7 @@ impl Fetch {
 
 /// Arguments of `index`.
 #[derive(Args)]
-pub struct Index {
+pub(crate) struct Index {
     /// The data set's artefact.
     dataset: PathBuf,
     #[command(flatten)]
@@ -112,16 +114,17 @@ pub struct Index {
 }
 
 impl Index {
-    pub fn run(&self, terminal: &Terminal) -> anyhow::Result<String> {
+    pub(crate) fn run(&self, terminal: &Terminal) -> anyhow::Result<String> {
         let config = self.knobs.section("index")?;
-        let artefact = index::bm25::index(&dataset(&self.dataset)?, &config, &self.knobs.out, &Progress::new(terminal))?;
+        let artefact =
+            index::bm25::index(&dataset(&self.dataset)?, &config, &self.knobs.out, &Progress::new(terminal))?;
         Ok(told(&artefact))
     }
 }
 
 /// Arguments of `encode`.
 #[derive(Args)]
-pub struct Encode {
+pub(crate) struct Encode {
     /// The data set's artefact.
     dataset: PathBuf,
     /// The model's artefact.
@@ -132,9 +135,10 @@ pub struct Encode {
 }
 
 impl Encode {
-    pub fn run(&self, terminal: &Terminal) -> anyhow::Result<String> {
+    pub(crate) fn run(&self, terminal: &Terminal) -> anyhow::Result<String> {
         let (dataset, model, engine) = (dataset(&self.dataset)?, Artefact::open(&self.model)?, CpuEngine::default());
-        let splits: Vec<Split> = Split::ALL.into_iter().filter(|split| dataset.partitions.iter().any(|p| p.has(*split))).collect();
+        let splits: Vec<Split> =
+            Split::ALL.into_iter().filter(|split| dataset.partitions.iter().any(|p| p.has(*split))).collect();
         let inputs = encode::EncodeInputs {
             dataset: &dataset,
             splits: &splits,
@@ -149,7 +153,7 @@ impl Encode {
 
 /// Arguments of `search`.
 #[derive(Args)]
-pub struct Search {
+pub(crate) struct Search {
     /// The data set's artefact.
     dataset: PathBuf,
     /// Vectors made by `encode`, or an index made by `index`.
@@ -162,7 +166,7 @@ pub struct Search {
 }
 
 impl Search {
-    pub fn run(&self, terminal: &Terminal) -> anyhow::Result<String> {
+    pub(crate) fn run(&self, terminal: &Terminal) -> anyhow::Result<String> {
         let (dataset, source) = (dataset(&self.dataset)?, Artefact::open(&self.source)?);
         let (config, progress) = (self.knobs.section("search")?, Progress::new(terminal));
         let (split, out) = (self.split.into(), &self.knobs.out);
@@ -187,7 +191,7 @@ fn all_named(texts: &[String]) -> anyhow::Result<Vec<(String, Artefact)>> {
 
 /// Arguments of `fuse`.
 #[derive(Args)]
-pub struct Fuse {
+pub(crate) struct Fuse {
     /// The data set's artefact.
     dataset: PathBuf,
     /// The retrievers, as name=RUN, or name=VECTORS for `fuse.method=concat`.
@@ -201,7 +205,7 @@ pub struct Fuse {
 }
 
 impl Fuse {
-    pub fn run(&self, terminal: &Terminal) -> anyhow::Result<String> {
+    pub(crate) fn run(&self, terminal: &Terminal) -> anyhow::Result<String> {
         let dataset = dataset(&self.dataset)?;
         let opened = all_named(&self.members)?;
         let members: Vec<fuse::Member<'_>> =
@@ -214,7 +218,7 @@ impl Fuse {
 
 /// Arguments of `mine`.
 #[derive(Args)]
-pub struct Mine {
+pub(crate) struct Mine {
     /// The data set's artefact.
     dataset: PathBuf,
     /// The fused run.
@@ -230,12 +234,12 @@ pub struct Mine {
 }
 
 impl Mine {
-    pub fn run(&self, terminal: &Terminal) -> anyhow::Result<String> {
-        let (dataset, fused, embeddings) = (dataset(&self.dataset)?, Artefact::open(&self.fused)?, Artefact::open(&self.vectors)?);
+    pub(crate) fn run(&self, terminal: &Terminal) -> anyhow::Result<String> {
+        let (dataset, fused, embeddings) =
+            (dataset(&self.dataset)?, Artefact::open(&self.fused)?, Artefact::open(&self.vectors)?);
         let opened = all_named(&self.members)?;
         let members: Vec<mine::Member<'_>> = opened.iter().map(|(name, run)| mine::Member { name, run }).collect();
-        let inputs =
-            mine::MineInputs { dataset: &dataset, fused: &fused, members: &members, embeddings: &embeddings };
+        let inputs = mine::MineInputs { dataset: &dataset, fused: &fused, members: &members, embeddings: &embeddings };
         let config = self.knobs.section("mine")?;
         Ok(told(&mine::mine(inputs, &config, &self.knobs.out, &Progress::new(terminal))?))
     }
@@ -243,7 +247,7 @@ impl Mine {
 
 /// Arguments of `judge`.
 #[derive(Args)]
-pub struct Judge {
+pub(crate) struct Judge {
     /// The data set's artefact.
     dataset: PathBuf,
     /// Candidates made by `mine`.
@@ -259,7 +263,7 @@ pub struct Judge {
 }
 
 impl Judge {
-    pub fn run(&self, terminal: &Terminal) -> anyhow::Result<String> {
+    pub(crate) fn run(&self, terminal: &Terminal) -> anyhow::Result<String> {
         let (dataset, candidates) = (dataset(&self.dataset)?, Artefact::open(&self.candidates)?);
         let llm = Llm::open(&self.ledger, &self.recorded, &self.knobs.section("llm")?)?;
         let inputs = judge::JudgeInputs { dataset: &dataset, candidates: &candidates, split: Split::Train };
@@ -270,7 +274,7 @@ impl Judge {
 
 /// Arguments of `topic`.
 #[derive(Args)]
-pub struct Topic {
+pub(crate) struct Topic {
     /// The data set's artefact.
     dataset: PathBuf,
     /// Passage vectors, for `topic.method=cluster`.
@@ -290,7 +294,7 @@ pub struct Topic {
 }
 
 impl Topic {
-    pub fn run(&self, terminal: &Terminal) -> anyhow::Result<String> {
+    pub(crate) fn run(&self, terminal: &Terminal) -> anyhow::Result<String> {
         let (dataset, vectors) = (dataset(&self.dataset)?, optional(self.vectors.as_deref())?);
         let inputs = topic::TopicInputs {
             dataset: &dataset,
@@ -306,7 +310,7 @@ impl Topic {
 
 /// Arguments of `sample`.
 #[derive(Args)]
-pub struct Sample {
+pub(crate) struct Sample {
     /// The data set's artefact.
     dataset: PathBuf,
     /// Candidates made by `mine`.
@@ -322,7 +326,7 @@ pub struct Sample {
 }
 
 impl Sample {
-    pub fn run(&self, terminal: &Terminal) -> anyhow::Result<String> {
+    pub(crate) fn run(&self, terminal: &Terminal) -> anyhow::Result<String> {
         let (dataset, candidates) = (dataset(&self.dataset)?, Artefact::open(&self.candidates)?);
         let judgements = optional(self.judgements.as_deref())?;
         let supplement = optional(self.supplement.as_deref())?;
@@ -339,7 +343,7 @@ impl Sample {
 
 /// Arguments of `batch`.
 #[derive(Args)]
-pub struct Batch {
+pub(crate) struct Batch {
     /// The data set's artefact.
     dataset: PathBuf,
     /// Examples made by `sample`.
@@ -351,8 +355,9 @@ pub struct Batch {
 }
 
 impl Batch {
-    pub fn run(&self, terminal: &Terminal) -> anyhow::Result<String> {
-        let (dataset, examples, topics) = (dataset(&self.dataset)?, Artefact::open(&self.examples)?, Artefact::open(&self.topics)?);
+    pub(crate) fn run(&self, terminal: &Terminal) -> anyhow::Result<String> {
+        let (dataset, examples, topics) =
+            (dataset(&self.dataset)?, Artefact::open(&self.examples)?, Artefact::open(&self.topics)?);
         let inputs = batch::BatchInputs { dataset: &dataset, examples: &examples, topics: &topics };
         let config = self.knobs.section("batch")?;
         Ok(told(&batch::batch(&inputs, &config, self.knobs.seed, &self.knobs.out, &Progress::new(terminal))?))
@@ -361,7 +366,7 @@ impl Batch {
 
 /// Arguments of `train`.
 #[derive(Args)]
-pub struct Train {
+pub(crate) struct Train {
     /// The data set's artefact.
     dataset: PathBuf,
     /// The model's artefact.
@@ -387,7 +392,7 @@ pub struct Train {
 }
 
 impl Train {
-    pub fn run(&self, terminal: &Terminal) -> anyhow::Result<String> {
+    pub(crate) fn run(&self, terminal: &Terminal) -> anyhow::Result<String> {
         let dataset = dataset(&self.dataset)?;
         let [examples, topics, batches] =
             [&self.examples, &self.topics, &self.batches].map(|path| Artefact::open(path));
@@ -402,7 +407,12 @@ impl Train {
             topics: &topics?,
             candidates: candidates.as_ref(),
             judgements: judgements.as_ref(),
-            base: train::BaseModel { folder: model.folder(), name: &name, key: model.key(), notes: &model.summary().notes },
+            base: train::BaseModel {
+                folder: model.folder(),
+                name: &name,
+                key: model.key(),
+                notes: &model.summary().notes,
+            },
             encoder: &self.knobs.section("encoder")?,
             engine: &engine,
         };
@@ -413,7 +423,7 @@ impl Train {
 
 /// Arguments of `evaluate`.
 #[derive(Args)]
-pub struct Evaluate {
+pub(crate) struct Evaluate {
     /// The data set's artefact.
     dataset: PathBuf,
     /// A run made by `search` or `fuse`.
@@ -426,10 +436,15 @@ pub struct Evaluate {
 }
 
 impl Evaluate {
-    pub fn run(&self, terminal: &Terminal) -> anyhow::Result<String> {
+    pub(crate) fn run(&self, terminal: &Terminal) -> anyhow::Result<String> {
         let (dataset, run) = (dataset(&self.dataset)?, Artefact::open(&self.run)?);
-        let inputs =
-            evaluate::EvaluateInputs { dataset: &dataset, run: &run, split: self.split.into(), selection: &[], truth: None };
+        let inputs = evaluate::EvaluateInputs {
+            dataset: &dataset,
+            run: &run,
+            split: self.split.into(),
+            selection: &[],
+            truth: None,
+        };
         let config = self.knobs.section("evaluate")?;
         Ok(told(&evaluate::evaluate(&inputs, &config, &self.knobs.out, &Progress::new(terminal))?))
     }
@@ -437,7 +452,7 @@ impl Evaluate {
 
 /// Arguments of `compare`.
 #[derive(Args)]
-pub struct Compare {
+pub(crate) struct Compare {
     /// The baseline, as name=MEASURES.
     baseline: String,
     /// The systems, as name=MEASURES; the same name several times means several seeds.
@@ -448,7 +463,7 @@ pub struct Compare {
 }
 
 impl Compare {
-    pub fn run(&self, terminal: &Terminal) -> anyhow::Result<String> {
+    pub(crate) fn run(&self, terminal: &Terminal) -> anyhow::Result<String> {
         let (name, measures) = named(&self.baseline)?;
         let baseline = evaluate::System { name, seeds: vec![measures] };
         let mut systems: Vec<evaluate::System> = Vec::new();

@@ -12,7 +12,7 @@ use motherlode::progress::Watcher;
 const PLAIN_INTERVAL: Duration = Duration::from_secs(15);
 
 /// Shows what the library reports.
-pub struct Terminal {
+pub(crate) struct Terminal {
     quiet: bool,
     bars: bool,
     task: Mutex<Option<Task>>,
@@ -29,19 +29,19 @@ struct Task {
 
 impl Terminal {
     /// Bars on a terminal, plain lines elsewhere, nothing but messages if `quiet`.
-    pub fn new(quiet: bool) -> Self {
+    pub(crate) fn new(quiet: bool) -> Self {
         Self { quiet, bars: std::io::stderr().is_terminal(), task: Mutex::new(None) }
     }
 
     /// Ends the current task's bar.
-    pub fn finish(&self) {
+    pub(crate) fn finish(&self) {
         if let Some(Task { bar: Some(bar), .. }) = self.lock().take() {
             bar.finish_and_clear();
         }
     }
 
     /// One line for the person, above the bar.
-    pub fn line(&self, message: &str) {
+    pub(crate) fn line(&self, message: &str) {
         match &*self.lock() {
             Some(Task { bar: Some(bar), .. }) => bar.println(message),
             _ => eprintln!("{message}"),

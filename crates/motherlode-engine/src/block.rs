@@ -8,10 +8,10 @@ use rayon::prelude::*;
 use crate::config::Shape;
 use crate::kernel::attention::{self, Attention};
 use crate::kernel::dropout::{Dropout, Site};
+use crate::kernel::gelu;
 use crate::kernel::lanes::add_scaled;
 use crate::kernel::matrix::{Panels, Start, View, ViewMut, multiply};
 use crate::kernel::normalise::{self, Affine, Normalised};
-use crate::kernel::gelu;
 use crate::layout::BlockParameters;
 
 /// Rows of a weight gradient that one job computes.

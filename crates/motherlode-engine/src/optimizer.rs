@@ -87,7 +87,9 @@ impl Optimizer {
         if !norm.is_finite() {
             gradient.clear();
             let steps = self.steps;
-            return Err(Error::data(format!("the gradient after {steps} steps is not finite; lower the learning rate")));
+            return Err(Error::data(format!(
+                "the gradient after {steps} steps is not finite; lower the learning rate"
+            )));
         }
         self.steps += 1;
         let step = self.constants(rate, norm);

@@ -84,7 +84,14 @@ impl<'a> Attention<'a> {
     /// Turns ∂loss/∂context into ∂loss/∂projected, which overwrites `out`.
     ///
     /// Shapes: as in [`forward`](Self::forward); `gradient` and `context` tokens × hidden, `out` tokens × 3 hidden.
-    pub fn backward(&self, projected: &[f32], context: &[f32], gradient: &[f32], out: &mut [f32], scratch: &mut Scratch) {
+    pub fn backward(
+        &self,
+        projected: &[f32],
+        context: &[f32],
+        gradient: &[f32],
+        out: &mut [f32],
+        scratch: &mut Scratch,
+    ) {
         for head in self.heads() {
             head.probabilities(projected, scratch);
             head.slopes(projected, context, gradient, scratch);
@@ -217,7 +224,8 @@ mod tests {
                 let score = |key| columns.clone().map(|c| at(query, 0, c) * at(key, 1, c)).sum::<f32>() / 3_f32.sqrt();
                 let weights: Vec<f32> = tokens.clone().map(|key| score(key).exp()).collect();
                 for column in columns.clone() {
-                    let total: f32 = tokens.clone().zip(&weights).map(|(key, weight)| weight * at(key, 2, column)).sum();
+                    let total: f32 =
+                        tokens.clone().zip(&weights).map(|(key, weight)| weight * at(key, 2, column)).sum();
                     context[query * HIDDEN + column] = total / weights.iter().sum::<f32>();
                 }
             }

@@ -67,15 +67,26 @@ mod tests {
     #[test]
     fn gather_adds_the_rows_and_scatter_adds_to_them() {
         let (word, position) = ([1.0, 2.0, 3.0, 4.0, 5.0, 6.0], [10.0, 10.0, 20.0, 20.0, 30.0, 30.0]);
-        let tables = Tables { word: &word[..], position: &position[..], kind: &[100.0, 200.0][..], hidden: 2, first_position: 1 };
+        let tables = Tables {
+            word: &word[..],
+            position: &position[..],
+            kind: &[100.0, 200.0][..],
+            hidden: 2,
+            first_position: 1,
+        };
         let (ids, sequences) = ([2, 0, 2], [0..2, 2..3]);
         let mut out = [0.0; 6];
         tables.gather(&ids, &sequences, &mut out);
         assert_eq!(out, [125.0, 226.0, 131.0, 232.0, 125.0, 226.0]);
 
         let (mut word, mut position, mut kind) = ([0.0; 6], [0.0; 6], [0.0; 2]);
-        let mut gradients =
-            Tables { word: &mut word[..], position: &mut position[..], kind: &mut kind[..], hidden: 2, first_position: 1 };
+        let mut gradients = Tables {
+            word: &mut word[..],
+            position: &mut position[..],
+            kind: &mut kind[..],
+            hidden: 2,
+            first_position: 1,
+        };
         gradients.scatter(&ids, &sequences, &[1.0, 2.0, 4.0, 8.0, 16.0, 32.0]);
         assert_eq!(word, [4.0, 8.0, 0.0, 0.0, 17.0, 34.0]);
         assert_eq!(position, [0.0, 0.0, 17.0, 34.0, 4.0, 8.0]);

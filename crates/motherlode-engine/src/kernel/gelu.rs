@@ -88,7 +88,10 @@ mod tests {
             let x = f64::from(*x);
             let slope = (plain(x + 1e-4) - plain(x - 1e-4)) / 2e-4;
             assert!((f64::from(*out) - plain(x)).abs() < 1e-6, "gelu({x}) = {out}, {} expected", plain(x));
-            assert!((f64::from(*gradient) / 2.0 - slope).abs() < 1e-6, "slope at {x}: {gradient} / 2, {slope} expected");
+            assert!(
+                (f64::from(*gradient) / 2.0 - slope).abs() < 1e-6,
+                "slope at {x}: {gradient} / 2, {slope} expected"
+            );
         }
     }
 }

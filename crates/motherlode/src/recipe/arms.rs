@@ -80,7 +80,9 @@ fn take_sweep(recipe: &mut Table) -> Result<Vec<(String, Vec<Value>)>> {
         .into_iter()
         .map(|(key, value)| match value {
             Value::Array(values) if !values.is_empty() => Ok((key, values)),
-            _ => Err(Error::config(format!("`sweep.{key}`: expected a list of values; quote dotted keys, as in \"train.rate\" = [1e-6, 2e-6]"))),
+            _ => Err(Error::config(format!(
+                "`sweep.{key}`: expected a list of values; quote dotted keys, as in \"train.rate\" = [1e-6, 2e-6]"
+            ))),
         })
         .collect()
 }
@@ -114,7 +116,10 @@ fn take_seeds(settings: &mut Table) -> Result<Vec<u64>> {
         _ => return Err(Error::config("expected either `seed = 13` or `seeds = [13, 14]`")),
     };
     let number = |seed: Value| seed.as_integer().and_then(|seed| u64::try_from(seed).ok());
-    seeds.into_iter().map(|seed| number(seed).ok_or_else(|| Error::config("`seeds`: expected whole numbers from 0"))).collect()
+    seeds
+        .into_iter()
+        .map(|seed| number(seed).ok_or_else(|| Error::config("`seeds`: expected whole numbers from 0")))
+        .collect()
 }
 
 #[cfg(test)]

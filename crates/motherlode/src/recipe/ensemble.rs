@@ -55,7 +55,8 @@ impl Ensemble {
     pub(super) fn fused(&self) -> Result<Vec<fuse::Member<'_>>> {
         let without = |member: &&Asked| self.fuse.method == Method::Concat && member.source.vectors().is_none();
         if let Some(Asked { name, .. }) = self.members.iter().find(without) {
-            let message = format!("`fuse.method = \"concat\"` needs vectors, and `{name}` has none; use rrf or combsum");
+            let message =
+                format!("`fuse.method = \"concat\"` needs vectors, and `{name}` has none; use rrf or combsum");
             return Err(Error::config(message));
         }
         Ok(self.members.iter().map(|member| member.fused(self.fuse.method)).collect())

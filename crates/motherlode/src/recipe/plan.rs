@@ -88,7 +88,9 @@ fn plan_variant(workshop: &Workshop<'_>, variant: &Variant) -> Result<VariantPla
         rate: measured.rate,
         calls,
         call_tokens,
-        cost: settings.llm.cost((call_tokens - calls as f64 * ANSWER_TOKENS) as u64, (calls as f64 * ANSWER_TOKENS) as u64),
+        cost: settings
+            .llm
+            .cost((call_tokens - calls as f64 * ANSWER_TOKENS) as u64, (calls as f64 * ANSWER_TOKENS) as u64),
         steps: (train_queries / batch.queries as f64).ceil() as usize * batch.epochs as usize,
         step_tokens: texts_a_step * measured.tokens,
         disk: vectors as u64 + 5 * weights,
@@ -141,7 +143,8 @@ fn measure(workshop: &Workshop<'_>, settings: &Settings, dataset: &Dataset, mode
         passages.extend(partition.corpus.iter().step_by(step));
     }
     let tokens = encoder.count_tokens(&passages)?;
-    let characters: usize = passages.iter().map(|passage| passage.title.chars().count() + passage.text.chars().count()).sum();
+    let characters: usize =
+        passages.iter().map(|passage| passage.title.chars().count() + passage.text.chars().count()).sum();
     let started = Instant::now();
     encoder.passages(&passages)?;
     let count = passages.len().max(1) as f64;
@@ -175,9 +178,27 @@ impl fmt::Display for VariantPlan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}", self.name)?;
         writeln!(f, "  data      {} passages, {} train queries", self.passages, self.queries)?;
-        writeln!(f, "  encode    {:.2} M tokens at {:.0} tokens/s: {}", self.tokens / 1e6, self.rate, span(self.encoding()))?;
-        writeln!(f, "  judge     {} calls, about {:.2} M tokens, cost {:.2} at the recipe's prices; answers in the ledger are free", self.calls, self.call_tokens / 1e6, self.cost)?;
-        writeln!(f, "  train     {} steps of up to {:.0} tokens: {}", self.steps, self.step_tokens, span(self.training()))?;
+        writeln!(
+            f,
+            "  encode    {:.2} M tokens at {:.0} tokens/s: {}",
+            self.tokens / 1e6,
+            self.rate,
+            span(self.encoding())
+        )?;
+        writeln!(
+            f,
+            "  judge     {} calls, about {:.2} M tokens, cost {:.2} at the recipe's prices; answers in the ledger are free",
+            self.calls,
+            self.call_tokens / 1e6,
+            self.cost
+        )?;
+        writeln!(
+            f,
+            "  train     {} steps of up to {:.0} tokens: {}",
+            self.steps,
+            self.step_tokens,
+            span(self.training())
+        )?;
         writeln!(f, "  disk      {}", readable(self.disk))?;
         writeln!(f, "  memory    {} for weights, gradients and moments, plus activations", readable(self.memory))
     }

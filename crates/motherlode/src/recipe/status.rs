@@ -40,6 +40,9 @@ mod tests {
 
     #[test]
     fn sizes_are_readable() {
-        assert_eq!([readable(0), readable(1023), readable(1536), readable(3 << 30)], ["0 B", "1023 B", "1.5 KiB", "3.0 GiB"]);
+        assert_eq!(
+            [readable(0), readable(1023), readable(1536), readable(3 << 30)],
+            ["0 B", "1023 B", "1.5 KiB", "3.0 GiB"]
+        );
     }
 }

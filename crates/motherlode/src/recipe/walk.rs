@@ -59,8 +59,14 @@ pub fn run(workshop: &Workshop<'_>, variants: &[Variant]) -> Result<Finished> {
     let baselines: Vec<(String, Artefact)> = baselines.into_iter().collect();
     let comparison = compare(workshop, first, &arms, &baselines)?;
     let table = Comparison::read(&comparison)?.to_text();
-    let experiment =
-        Experiment { name: first.name.clone(), arms, baselines, comparison, truth: first.truth.path.clone(), spent: Some(llm.usage()) };
+    let experiment = Experiment {
+        name: first.name.clone(),
+        arms,
+        baselines,
+        comparison,
+        truth: first.truth.path.clone(),
+        spent: Some(llm.usage()),
+    };
     let pages = workshop.pages(&first.name);
     report(&experiment, &pages)?;
     Ok(Finished { page: pages.join("index.html"), table, spent: llm.usage() })
@@ -88,7 +94,12 @@ fn untouched_name(variants: &[Variant], settings: &Settings) -> String {
     if variants.iter().all(same) { "untouched".to_owned() } else { format!("untouched {}", settings.model.name) }
 }
 
-fn compare(workshop: &Workshop<'_>, settings: &Settings, arms: &[Arm], baselines: &[(String, Artefact)]) -> Result<Artefact> {
+fn compare(
+    workshop: &Workshop<'_>,
+    settings: &Settings,
+    arms: &[Arm],
+    baselines: &[(String, Artefact)],
+) -> Result<Artefact> {
     let mut systems: Vec<System> = Vec::new();
     for (name, measures) in baselines {
         systems.push(System { name: name.clone(), seeds: vec![measures.clone()] });
@@ -100,7 +111,10 @@ fn compare(workshop: &Workshop<'_>, settings: &Settings, arms: &[Arm], baselines
             None => systems.push(System { name: arm.name.clone(), seeds: vec![measures] }),
         }
     }
-    let at = systems.iter().position(|system| system.name.starts_with("untouched")).expect("every variant has an untouched model");
+    let at = systems
+        .iter()
+        .position(|system| system.name.starts_with("untouched"))
+        .expect("every variant has an untouched model");
     let baseline = systems.remove(at);
     let mut place = Place::new("compare", &settings.compare)?.input("baseline", &baseline.seeds[0]);
     for (index, measures) in systems.iter().flat_map(|system| &system.seeds).enumerate() {
@@ -175,7 +189,8 @@ impl Walk<'_> {
     fn search(&self, base: &Base, vectors: &Artefact, split: Split) -> Result<Artefact> {
         let config = &self.settings.search;
         let place = Place::new("search", config)?.input("embeddings", vectors).word("split", split.name());
-        self.workshop.stage(&place, |out| search::dense(&base.dataset, vectors, split, config, out, self.workshop.progress()))
+        self.workshop
+            .stage(&place, |out| search::dense(&base.dataset, vectors, split, config, out, self.workshop.progress()))
     }
 
     fn index(&self, base: &Base) -> Result<Artefact> {
@@ -187,7 +202,8 @@ impl Walk<'_> {
     fn lexical(&self, base: &Base, split: Split) -> Result<Artefact> {
         let (config, index) = (&self.settings.search, self.index(base)?);
         let place = Place::new("search", config)?.input("index", &index).word("split", split.name());
-        self.workshop.stage(&place, |out| search::lexical(&base.dataset, &index, split, config, out, self.workshop.progress()))
+        self.workshop
+            .stage(&place, |out| search::lexical(&base.dataset, &index, split, config, out, self.workshop.progress()))
     }
 
     fn evaluate(&self, base: &Base, run: &Artefact, selection: &[(Language, String)]) -> Result<Artefact> {
@@ -219,7 +235,16 @@ impl Walk<'_> {
         let topics = self.topic(&base, &ensemble)?;
         let examples = self.sample(&base, &candidates, judgements.as_ref(), supplement.as_ref())?;
         let batches = self.batch(&base, &examples, &topics)?;
-        let trained = self.train(&base, Given { examples: &examples, batches: &batches, topics: &topics, candidates: &candidates, judgements: judgements.as_ref() })?;
+        let trained = self.train(
+            &base,
+            Given {
+                examples: &examples,
+                batches: &batches,
+                topics: &topics,
+                candidates: &candidates,
+                judgements: judgements.as_ref(),
+            },
+        )?;
         let vectors = self.encode(&base.dataset, &base.data, &trained, &self.tuned_encoder())?;
         let run = self.search(&base, &vectors, Split::Dev)?;
         let measures = self.evaluate(&base, &run, &selection(&base.dataset, &examples)?)?;
@@ -289,11 +314,18 @@ impl Walk<'_> {
         }
         let place = Place::new("judge", config)?.seed(self.seed_of_data()).input("candidates", candidates);
         let inputs = JudgeInputs { dataset: &base.dataset, candidates, split: Split::Train };
-        let make = |out: &Path| judge::judge(&inputs, config, self.seed_of_data(), self.llm()?, out, self.workshop.progress());
+        let make =
+            |out: &Path| judge::judge(&inputs, config, self.seed_of_data(), self.llm()?, out, self.workshop.progress());
         self.workshop.stage(&place, make).map(Some)
     }
 
-    fn generate(&self, base: &Base, ensemble: &Ensemble, candidates: &Artefact, judgements: &Artefact) -> Result<Option<Artefact>> {
+    fn generate(
+        &self,
+        base: &Base,
+        ensemble: &Ensemble,
+        candidates: &Artefact,
+        judgements: &Artefact,
+    ) -> Result<Option<Artefact>> {
         let config = &self.settings.generate;
         if config.method == generate::Method::None {
             return Ok(None);
@@ -318,7 +350,9 @@ impl Walk<'_> {
     /// The language identification model, where new queries are checked with it.
     fn language_model(&self) -> Result<Option<PathBuf>> {
         match self.settings.generate.language_check {
-            LanguageCheck::Fasttext => fetch::file("lid.176.ftz", &self.workshop.cache(), self.workshop.progress()).map(Some),
+            LanguageCheck::Fasttext => {
+                fetch::file("lid.176.ftz", &self.workshop.cache(), self.workshop.progress()).map(Some)
+            }
             LanguageCheck::Script | LanguageCheck::None => Ok(None),
         }
     }
@@ -328,8 +362,10 @@ impl Walk<'_> {
         let config = &self.settings.topic;
         let vectors = ensemble.first_vectors().unwrap_or(&base.vectors);
         let place = Place::new("topic", config)?.seed(self.seed_of_data()).input("embeddings", vectors);
-        let inputs = TopicInputs { dataset: &base.dataset, embeddings: Some(vectors), yahoo: None, dbpedia: None, labels: None };
-        self.workshop.stage(&place, |out| topic::topic(&inputs, config, self.seed_of_data(), out, self.workshop.progress()))
+        let inputs =
+            TopicInputs { dataset: &base.dataset, embeddings: Some(vectors), yahoo: None, dbpedia: None, labels: None };
+        self.workshop
+            .stage(&place, |out| topic::topic(&inputs, config, self.seed_of_data(), out, self.workshop.progress()))
     }
 
     fn sample(
