@@ -330,11 +330,14 @@ impl Sample {
         let (dataset, candidates) = (dataset(&self.dataset)?, Artefact::open(&self.candidates)?);
         let judgements = optional(self.judgements.as_deref())?;
         let supplement = optional(self.supplement.as_deref())?;
+        let depth =
+            candidates.manifest().config["depth"].as_u64().context("the candidates' manifest names no depth")?;
         let inputs = sample::SampleInputs {
             dataset: &dataset,
             candidates: &candidates,
             judgements: judgements.as_ref(),
             supplement: supplement.as_ref(),
+            first: usize::try_from(depth)?,
         };
         let config = self.knobs.section("sample")?;
         Ok(told(&sample::sample(&inputs, &config, self.knobs.seed, &self.knobs.out, &Progress::new(terminal))?))

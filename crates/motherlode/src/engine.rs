@@ -57,6 +57,7 @@ impl TokenBatch {
     }
 
     /// A new batch of the sequences `range`, in order.
+    #[must_use]
     pub fn slice(&self, range: std::ops::Range<usize>) -> Self {
         let mut part = Self::default();
         for index in range {
@@ -128,6 +129,7 @@ impl Embeddings {
     }
 
     /// A new matrix of the rows `range`.
+    #[must_use]
     pub fn slice(&self, range: std::ops::Range<usize>) -> Self {
         Self {
             dimension: self.dimension,

@@ -100,7 +100,7 @@ impl Error {
     }
 
     /// A mismatch of shapes.
-    pub fn shape(what: impl Into<String>, expected: impl ToString, got: impl ToString) -> Self {
+    pub fn shape(what: impl Into<String>, expected: impl std::fmt::Display, got: impl std::fmt::Display) -> Self {
         Self::Shape { what: what.into(), expected: expected.to_string(), got: got.to_string() }
     }
 

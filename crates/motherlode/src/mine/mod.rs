@@ -78,13 +78,15 @@ pub struct QueryCandidates {
 pub struct MineConfig {
     /// Candidates of a query, K.
     pub depth: usize,
+    /// Further candidates behind the first K, with which `sample` fills up queries that fall short of negatives.
+    pub deeper: usize,
     /// How the untouched model's vectors are compared.
     pub similarity: Similarity,
 }
 
 impl Default for MineConfig {
     fn default() -> Self {
-        Self { depth: 40, similarity: Similarity::Dot }
+        Self { depth: 40, deeper: 0, similarity: Similarity::Dot }
     }
 }
 
@@ -151,7 +153,7 @@ pub struct Mined {
     pub excluded: usize,
 }
 
-/// The candidates of a query: the fused list without its positives, their twins, and `exclude`, cut to depth K.
+/// The candidates of a query: the fused list without its positives, their twins, and `exclude`, cut to depth K and what is configured behind it.
 ///
 /// Order: candidates as in the fused list, positives by score under THE tie rule.
 pub fn candidates_for(question: Question<'_>, found: Found<'_>, config: &MineConfig) -> Mined {
@@ -164,7 +166,7 @@ pub fn candidates_for(question: Question<'_>, found: Found<'_>, config: &MineCon
         candidates: QueryCandidates {
             query: question.judged.queries.query(question.query).id.clone(),
             positives: score_positives(question, &positives, score),
-            candidates: Vec::with_capacity(config.depth),
+            candidates: Vec::with_capacity(config.depth + config.deeper),
         },
         positives: 0,
         twins: 0,
@@ -172,7 +174,7 @@ pub fn candidates_for(question: Question<'_>, found: Found<'_>, config: &MineCon
     };
     for scored in found.fused {
         let passage = scored.passage;
-        if mined.candidates.candidates.len() == config.depth {
+        if mined.candidates.candidates.len() == config.depth + config.deeper {
             break;
         } else if positives.contains(&passage) {
             mined.positives += 1;
@@ -413,7 +415,10 @@ mod tests {
     #[test]
     fn candidates_carry_ranks_scores_and_evidence() {
         let folder = tempfile::tempdir().unwrap();
-        let (dataset, artefact) = mine_fixture(folder.path(), &MineConfig { depth: 3, similarity: Similarity::Cosine });
+        let (dataset, artefact) = mine_fixture(
+            folder.path(),
+            &MineConfig { depth: 3, similarity: Similarity::Cosine, ..MineConfig::default() },
+        );
         let queries: Vec<QueryCandidates> = artefact.read_lines("en.jsonl").unwrap();
         let (corpus, language) = (&dataset.partitions[0].corpus, english());
         let vectors = Artefact::open(&folder.path().join("1-16")).unwrap();

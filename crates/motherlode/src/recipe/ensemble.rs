@@ -29,9 +29,15 @@ struct Asked {
     source: Source,
 }
 
+struct Dense {
+    vectors: Artefact,
+    model: Artefact,
+    encoder: EncoderConfig,
+}
+
 enum Source {
-    Lexical { index: Artefact },
-    Dense { vectors: Artefact, model: Artefact, encoder: EncoderConfig },
+    Lexical { index: Box<Artefact> },
+    Dense(Box<Dense>),
 }
 
 impl Ensemble {
@@ -40,11 +46,12 @@ impl Ensemble {
     }
 
     pub(super) fn lexical(&mut self, name: &str, run: Artefact, index: Artefact) {
-        self.members.push(Asked { name: name.to_owned(), run, source: Source::Lexical { index } });
+        self.members.push(Asked { name: name.to_owned(), run, source: Source::Lexical { index: Box::new(index) } });
     }
 
     pub(super) fn dense(&mut self, name: &str, run: Artefact, vectors: Artefact, model: (Artefact, EncoderConfig)) {
-        let source = Source::Dense { vectors, model: model.0, encoder: model.1 };
+        let (model, encoder) = model;
+        let source = Source::Dense(Box::new(Dense { vectors, model, encoder }));
         self.members.push(Asked { name: name.to_owned(), run, source });
     }
 
@@ -167,7 +174,7 @@ impl Source {
     fn vectors(&self) -> Option<&Artefact> {
         match self {
             Self::Lexical { .. } => None,
-            Self::Dense { vectors, .. } => Some(vectors),
+            Self::Dense(dense) => Some(&dense.vectors),
         }
     }
 
@@ -178,7 +185,8 @@ impl Source {
                 let bm25 = Bm25Index::open(&index.path(&file_name(language)), language)?;
                 Ok(Answer { rankings: bm25.search(&new.texts, new.depth, &new.id_ranks), vectors: None })
             }
-            Self::Dense { vectors, model, encoder } => {
+            Self::Dense(dense) => {
+                let Dense { vectors, model, encoder } = &**dense;
                 let queries = TextEncoder::open(engine, model.folder(), encoder)?.queries(&new.texts)?;
                 let passages = Vectors::open(vectors, language, VectorsOf::Passages)?;
                 let matrix = Matrix::new(queries.dimension(), queries.values())?;

@@ -27,6 +27,10 @@ use crate::search;
 use crate::topic::{self, TopicInputs};
 use crate::train::{self, BaseModel, TrainInputs};
 
+/// The choice of train queries, verdicts and topics are the same for all seeds of an experiment, so that seeds differ in
+/// sampling, batches and training alone.
+const SEED_OF_DATA: u64 = 0;
+
 const SPLITS: [Split; 2] = [Split::Train, Split::Dev];
 
 /// What an experiment left behind.
@@ -151,9 +155,9 @@ struct Given<'a> {
 impl Walk<'_> {
     fn dataset(&self) -> Result<(Artefact, Rc<Dataset>)> {
         let config = &self.settings.dataset;
-        let place = Place::new("dataset", config)?.seed(self.seed_of_data());
+        let place = Place::new("dataset", config)?.seed(SEED_OF_DATA);
         let progress = self.workshop.progress();
-        let data = self.workshop.stage(&place, |out| fetch::dataset(config, self.seed_of_data(), out, progress))?;
+        let data = self.workshop.stage(&place, |out| fetch::dataset(config, SEED_OF_DATA, out, progress))?;
         let dataset = self.workshop.open_dataset(&data)?;
         Ok((data, dataset))
     }
@@ -163,11 +167,6 @@ impl Walk<'_> {
         let model = self.model(&self.settings.model)?;
         let vectors = self.encode(&dataset, &data, &model, &self.settings.encoder)?;
         Ok(Base { data, dataset, model, vectors })
-    }
-
-    /// The choice of train queries is the same for all seeds of an experiment, so that seeds differ in training alone.
-    fn seed_of_data(&self) -> u64 {
-        0
     }
 
     fn llm(&self) -> Result<&Llm> {
@@ -237,7 +236,7 @@ impl Walk<'_> {
         let batches = self.batch(&base, &examples, &topics)?;
         let trained = self.train(
             &base,
-            Given {
+            &Given {
                 examples: &examples,
                 batches: &batches,
                 topics: &topics,
@@ -312,10 +311,9 @@ impl Walk<'_> {
         if config.method == judge::Method::None {
             return Ok(None);
         }
-        let place = Place::new("judge", config)?.seed(self.seed_of_data()).input("candidates", candidates);
+        let place = Place::new("judge", config)?.seed(SEED_OF_DATA).input("candidates", candidates);
         let inputs = JudgeInputs { dataset: &base.dataset, candidates, split: Split::Train };
-        let make =
-            |out: &Path| judge::judge(&inputs, config, self.seed_of_data(), self.llm()?, out, self.workshop.progress());
+        let make = |out: &Path| judge::judge(&inputs, config, SEED_OF_DATA, self.llm()?, out, self.workshop.progress());
         self.workshop.stage(&place, make).map(Some)
     }
 
@@ -361,11 +359,10 @@ impl Walk<'_> {
     fn topic(&self, base: &Base, ensemble: &Ensemble) -> Result<Artefact> {
         let config = &self.settings.topic;
         let vectors = ensemble.first_vectors().unwrap_or(&base.vectors);
-        let place = Place::new("topic", config)?.seed(self.seed_of_data()).input("embeddings", vectors);
+        let place = Place::new("topic", config)?.seed(SEED_OF_DATA).input("embeddings", vectors);
         let inputs =
             TopicInputs { dataset: &base.dataset, embeddings: Some(vectors), yahoo: None, dbpedia: None, labels: None };
-        self.workshop
-            .stage(&place, |out| topic::topic(&inputs, config, self.seed_of_data(), out, self.workshop.progress()))
+        self.workshop.stage(&place, |out| topic::topic(&inputs, config, SEED_OF_DATA, out, self.workshop.progress()))
     }
 
     fn sample(
@@ -380,7 +377,13 @@ impl Walk<'_> {
         for (role, artefact) in [("judgements", judgements), ("supplement", supplement)] {
             place = artefact.into_iter().fold(place, |place, artefact| place.input(role, artefact));
         }
-        let inputs = SampleInputs { dataset: &base.dataset, candidates, judgements, supplement };
+        let inputs = SampleInputs {
+            dataset: &base.dataset,
+            candidates,
+            judgements,
+            supplement,
+            first: self.settings.mine.depth,
+        };
         self.workshop.stage(&place, |out| sample::sample(&inputs, config, self.seed, out, self.workshop.progress()))
     }
 
@@ -391,8 +394,8 @@ impl Walk<'_> {
         self.workshop.stage(&place, |out| batch::batch(&inputs, config, self.seed, out, self.workshop.progress()))
     }
 
-    fn train(&self, base: &Base, given: Given<'_>) -> Result<Artefact> {
-        let Given { examples, batches, topics, candidates, judgements } = given;
+    fn train(&self, base: &Base, given: &Given<'_>) -> Result<Artefact> {
+        let Given { examples, batches, topics, candidates, judgements } = *given;
         let config = &self.settings.train;
         let place = Place::new("train", &(config, &self.settings.encoder))?.seed(self.seed);
         let place = place.input("model", &base.model).input("batches", batches).input("examples", examples);
