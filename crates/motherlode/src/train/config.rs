@@ -183,3 +183,56 @@ fn validate_optimizer(optimizer: &OptimizerConfig) -> Result<()> {
 fn require(name: &str, holds: bool, expected: &str, got: impl std::fmt::Display) -> Result<()> {
     if holds { Ok(()) } else { Err(Error::config(format!("`train.{name}`: expected {expected}, got {got}"))) }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{from_table, parse_table};
+
+    fn parse(text: &str) -> Result<TrainConfig> {
+        from_table("train", parse_table("recipe", text)?)
+    }
+
+    #[test]
+    fn the_defaults_are_valid_and_survive_json() {
+        let config = TrainConfig::default();
+        config.validate().unwrap();
+        assert_eq!(serde_json::from_value::<TrainConfig>(serde_json::to_value(&config).unwrap()).unwrap(), config);
+    }
+
+    #[test]
+    fn a_section_reads_as_it_is_written_in_a_recipe() {
+        let config = parse(
+            "rate = 2e-5\nwarmup = { steps = 10 }\nsimilarity = 'dot'\nreading = 'paper-mean'\n\
+             matryoshka = [{ dimension = 64 }]\ndistillation = { teacher = 'judge', temperature = 1.0 }\n\
+             validation = { every = { steps = 50 }, pool = 'reduced' }\nweights = { topic_law = 'constant' }",
+        )
+        .unwrap();
+        assert_eq!((config.warmup, config.reading), (Warmup::Steps { steps: 10 }, Reading::PaperMean));
+        assert_eq!(config.matryoshka, [Prefix { dimension: 64, weight: 1.0 }]);
+        assert_eq!(config.distillation.as_ref().map(|distillation| distillation.teacher), Some(TeacherKind::Judge));
+        assert_eq!((config.validation.every, config.validation.patience), (Every::Steps(50), 3));
+        config.validate().unwrap();
+    }
+
+    #[test]
+    fn what_is_out_of_range_or_unknown_is_named() {
+        for (text, expected) in [
+            ("rate = 0.0", "`train.rate`: expected a positive number, got 0"),
+            ("temperature = -1.0", "`train.temperature`"),
+            ("warmup = 1.5", "`train.warmup`"),
+            ("memory = 0", "`train.memory`"),
+            ("checkpoint_every = 0", "`train.checkpoint_every`"),
+            ("validation = { every = { epochs = 0 } }", "`train.validation.every`"),
+            ("matryoshka = [{ dimension = 0 }]", "`train.matryoshka.dimension`"),
+            ("distillation = { temperature = 0.0 }", "`train.distillation.temperature`"),
+            ("optimizer = { beta1 = 1.0 }", "`train.optimizer.beta1`"),
+            ("weights = { alpha = -1.0 }", "alpha"),
+        ] {
+            let message = parse(text).unwrap().validate().unwrap_err().to_string();
+            assert!(message.contains(expected), "{message}");
+        }
+        let message = parse("temprature = 0.02").unwrap_err().to_string();
+        assert!(message.contains("did you mean `temperature`?"), "{message}");
+    }
+}
