@@ -124,7 +124,7 @@ pub struct LossReport {
 /// Shapes that do not match; a column out of range; a positive that is masked or its own negative; under cosine a
 /// vector without length; under [`Reading::Negative`] a weight that is not above 0.
 ///
-/// Source: InfoNCE; the readings of the weights are those of the paper's equation for L_final.
+/// Source: InfoNCE; the readings of the weights are those of the paper's equation for `L_final`.
 pub fn contrastive(input: &LossInput<'_>, options: &LossOptions) -> Result<LossReport> {
     check(input, options)?;
     let full = Prefix { dimension: input.queries.dimension(), weight: 1.0 };
@@ -466,7 +466,7 @@ fn softmax(logits: &[f64]) -> (f64, Vec<f64>) {
     (normaliser, logits.iter().map(|logit| (logit - normaliser).exp()).collect())
 }
 
-/// Row r of `sum` gets Σ_k coefficient(r, k) · `vectors`[k], k ascending whatever the number of threads.
+/// Row r of `sum` gets Σₖ coefficient(r, k) · `vectors[k]`, k ascending whatever the number of threads.
 fn combine(sum: &mut Embeddings, vectors: &Embeddings, coefficient: impl Fn(usize, usize) -> f32 + Sync) {
     let dimension = sum.dimension();
     sum.values_mut().par_chunks_mut(dimension).enumerate().for_each(|(row, sum)| {
