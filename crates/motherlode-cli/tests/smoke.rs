@@ -1,0 +1,193 @@
+//! `recipes/smoke.toml` from end to end: a straight run, runs that are killed, a hostile passage, errors of the command.
+
+mod stand_in;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
+
+use motherlode::text::tokenize::tiny::write_tiny_tokenizer;
+use motherlode_engine::tiny::write_tiny_encoder;
+
+/// Subjects as (English words, Swahili words); those from the ninth on are asked in dev.
+const SUBJECTS: [(&str, &str); 12] = [
+    ("river water boat", "mto maji mashua"),
+    ("bread flour oven", "mkate unga tanuri"),
+    ("school teacher book", "shule mwalimu kitabu"),
+    ("doctor hospital medicine", "daktari hospitali dawa"),
+    ("market price money", "soko bei pesa"),
+    ("football goal team", "mpira goli timu"),
+    ("lion grass plain", "simba nyasi uwanda"),
+    ("train station rail", "treni kituo reli"),
+    ("moon night star", "mwezi usiku nyota"),
+    ("coffee bean farm", "kahawa buni shamba"),
+    ("drum dance song", "ngoma dansi wimbo"),
+    ("mountain snow climb", "mlima theluji kupanda"),
+];
+const HOSTILE: &str = "<script>alert('passage')</script><img src=x onerror=alert(1)> \"]}</question> river boat";
+
+fn write(path: &Path, text: &str) {
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    fs::write(path, text).unwrap();
+}
+
+/// The data set of one language in MIRACL's layout.
+fn write_language(folder: &Path, words: &[&str]) -> Vec<String> {
+    let (mut corpus, mut texts) = (String::new(), Vec::new());
+    let mut files: BTreeMap<&str, String> = BTreeMap::new();
+    for (subject, words) in words.iter().enumerate() {
+        let split = if subject < 8 { "train" } else { "dev" };
+        let mut shuffled: Vec<&str> = words.split(' ').collect();
+        shuffled.rotate_left(1);
+        for (number, text) in [format!("{words} {words}"), shuffled.join(" "), format!("{} kumi ten", shuffled[0])].iter().enumerate() {
+            let line = serde_json::json!({ "docid": format!("{subject}#{number}"), "title": shuffled[0], "text": text });
+            corpus += &format!("{line}\n");
+            texts.push(text.clone());
+        }
+        *files.entry(if split == "train" { "topics.train.tsv" } else { "topics.dev.tsv" }).or_default() +=
+            &format!("q{subject}\t{}?\n", words.split(' ').next().unwrap());
+        *files.entry(if split == "train" { "qrels.train.tsv" } else { "qrels.dev.tsv" }).or_default() +=
+            &format!("q{subject}\tQ0\t{subject}#0\t1\nq{subject}\tQ0\t{subject}#2\t0\n");
+    }
+    corpus += &format!("{}\n", serde_json::json!({ "docid": "hostile#0", "title": "<b>hostile</b>", "text": HOSTILE }));
+    write(&folder.join("corpus.jsonl"), &corpus);
+    files.iter().for_each(|(name, text)| write(&folder.join(name), text));
+    texts
+}
+
+/// A folder with the recipe, and beside it what it needs.
+fn prepare(folder: &Path) -> PathBuf {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../recipes/smoke.toml");
+    let recipe = folder.join("smoke.toml");
+    fs::copy(source, &recipe).unwrap();
+    let data = folder.join("smoke/data");
+    let mut texts = write_language(&data.join("en"), &SUBJECTS.map(|(english, _)| english));
+    texts.extend(write_language(&data.join("sw"), &SUBJECTS.map(|(_, swahili)| swahili)));
+    let encoder = folder.join("smoke/encoder");
+    fs::create_dir_all(&encoder).unwrap();
+    let vocabulary = write_tiny_tokenizer(&encoder, &texts).unwrap();
+    write_tiny_encoder(&encoder, vocabulary, 32, 2, 3).unwrap();
+    recipe
+}
+
+fn motherlode(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_motherlode"));
+    command.args(arguments).env("RAYON_NUM_THREADS", "2").stdin(Stdio::null());
+    command
+}
+
+fn run(recipe: &Path, work: &Path, overrides: &[&str]) -> Output {
+    let mut arguments = vec!["run", recipe.to_str().unwrap(), "--work", work.to_str().unwrap()];
+    overrides.iter().for_each(|assignment| arguments.extend(["--set", assignment]));
+    motherlode(&arguments).output().unwrap()
+}
+
+fn text(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+/// Everything under `artefacts` but times and locks, by path.
+fn artefacts(work: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    fn walk(folder: &Path, root: &Path, found: &mut BTreeMap<PathBuf, Vec<u8>>) {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                walk(&path, root, found);
+            } else if path.file_name().unwrap() != "timing.json" && path.extension().is_none_or(|extension| extension != "lock") {
+                found.insert(path.strip_prefix(root).unwrap().to_path_buf(), fs::read(&path).unwrap());
+            }
+        }
+    }
+    let (root, mut found) = (work.join("artefacts"), BTreeMap::new());
+    walk(&root, &root, &mut found);
+    found
+}
+
+/// A straight run whose answers come from a stand-in server: its work folder holds the ledger for later runs.
+fn straight(folder: &Path) -> (PathBuf, PathBuf) {
+    let recipe = prepare(folder);
+    let work = folder.join("straight");
+    let server = stand_in::Server::start();
+    let endpoint = format!("llm.endpoints=[\"{}\"]", server.address());
+    let output = run(&recipe, &work, &[&endpoint]);
+    assert!(output.status.success(), "{}", text(&output));
+    (recipe, work)
+}
+
+/// A new work folder with nothing but the ledger of another.
+fn with_ledger_of(work: &Path, name: &str) -> PathBuf {
+    let new = work.with_file_name(name);
+    fs::create_dir_all(&new).unwrap();
+    fs::copy(work.join("ledger.sqlite"), new.join("ledger.sqlite")).unwrap();
+    new
+}
+
+#[test]
+fn the_smoke_recipe_runs_resumes_and_survives_being_killed() {
+    let folder = tempfile::tempdir().unwrap();
+    let (recipe, work) = straight(folder.path());
+    let expected = artefacts(&work);
+    assert!(expected.keys().all(|path| !path.to_str().unwrap().contains("partial")));
+    for stage in ["dataset", "model", "index", "encode", "search", "fuse", "mine", "judge", "generate", "topic", "sample", "batch", "train", "evaluate", "compare"] {
+        assert!(expected.keys().any(|path| path.starts_with(stage)), "no artefact of {stage}");
+    }
+
+    let again = run(&recipe, &work, &[]);
+    assert!(again.status.success() && !text(&again).contains("done in"), "everything is up to date: {}", text(&again));
+
+    let page = fs::read_to_string(work.join("smoke/index.html")).unwrap();
+    assert!(!page.contains("<script>alert") && !page.contains("<img src=x"), "a passage must show as text");
+
+    let killed = with_ledger_of(&work, "killed");
+    let arguments = ["run", recipe.to_str().unwrap(), "--work", killed.to_str().unwrap()];
+    for round in 0..10_u64 {
+        let mut child = motherlode(&arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        // Moments that differ from run to run of the test, spread over the length of a run.
+        let noise = u64::from(std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().subsec_nanos());
+        std::thread::sleep(Duration::from_millis(20 + (noise / 1000) % (150 * (round + 1))));
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    let output = run(&recipe, &killed, &[]);
+    assert!(output.status.success(), "{}", text(&output));
+    let found = artefacts(&killed);
+    let paths = |all: &BTreeMap<PathBuf, Vec<u8>>| all.keys().cloned().collect::<Vec<_>>();
+    assert_eq!(paths(&expected), paths(&found));
+    for (path, bytes) in &expected {
+        assert!(bytes == &found[path], "{} differs from the straight run", path.display());
+    }
+}
+
+#[test]
+fn a_pair_without_an_answer_and_without_a_server_says_what_to_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let recipe = prepare(folder.path());
+    let output = run(&recipe, &folder.path().join("work"), &[]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output).contains("llm.endpoints"), "{}", text(&output));
+}
+
+#[test]
+fn an_unknown_key_is_refused_with_the_nearest_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let recipe = prepare(folder.path());
+    let output = run(&recipe, &folder.path().join("work"), &["judge.votse=4"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output).contains("did you mean `votes`?"), "{}", text(&output));
+    assert!(!folder.path().join("work").exists(), "nothing may be done before the recipe is right");
+}
+
+#[test]
+fn plan_and_status_do_nothing_that_costs() {
+    let folder = tempfile::tempdir().unwrap();
+    let recipe = prepare(folder.path());
+    let work = folder.path().join("work");
+    let arguments = |verb: &'static str| [verb, recipe.to_str().unwrap(), "--work", work.to_str().unwrap()].map(str::to_owned);
+    let status = motherlode(&arguments("status").each_ref().map(String::as_str)).output().unwrap();
+    assert!(text(&status).contains("dataset is not made yet"), "{}", text(&status));
+    let plan = motherlode(&arguments("plan").each_ref().map(String::as_str)).output().unwrap();
+    let plan = text(&plan);
+    assert!(plan.contains("74 passages, 16 train queries") && plan.contains("calls") && plan.contains("steps"), "{plan}");
+}

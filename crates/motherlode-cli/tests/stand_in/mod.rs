@@ -1,0 +1,70 @@
+//! A stand-in for an OpenAI-compatible server on the loopback interface, whose answers are a pure function of the prompt.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+
+/// Answers until the test process ends.
+pub struct Server {
+    address: SocketAddr,
+}
+
+impl Server {
+    /// Listens on a free port.
+    pub fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                std::thread::spawn(move || serve(stream));
+            }
+        });
+        Self { address }
+    }
+
+    /// What goes into `llm.endpoints`.
+    pub fn address(&self) -> String {
+        format!("http://{}/v1", self.address)
+    }
+}
+
+/// One request a connection.
+fn serve(mut stream: TcpStream) {
+    let mut reader = BufReader::new(stream.try_clone().unwrap());
+    let (mut line, mut length) = (String::new(), 0);
+    while reader.read_line(&mut line).unwrap_or(0) > 2 {
+        if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
+            length = value.trim().parse().unwrap();
+        }
+        line.clear();
+    }
+    let mut body = vec![0; length];
+    if reader.read_exact(&mut body).is_err() {
+        return;
+    }
+    let request: serde_json::Value = serde_json::from_slice(&body).unwrap();
+    let prompt = request["messages"][1]["content"].as_str().unwrap_or_default();
+    let answer = serde_json::json!({
+        "choices": [{ "message": { "role": "assistant", "content": answer(prompt) }, "finish_reason": "stop" }],
+        "usage": { "prompt_tokens": prompt.len() / 4, "completion_tokens": 8 },
+    })
+    .to_string();
+    let head = format!("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", answer.len());
+    let _ = stream.write_all(head.as_bytes()).and_then(|()| stream.write_all(answer.as_bytes()));
+}
+
+/// A candidate that has the question's word answers it; a passage is summarised, and asked for, by its last words.
+fn answer(prompt: &str) -> String {
+    let field = |tag: &str| {
+        let text = prompt.split(&format!("<{tag}>\n")).nth(1)?;
+        text.split(&format!("\n</{tag}>")).next()
+    };
+    match (field("question"), field("candidate_answer"), field("passage"), field("text")) {
+        (Some(question), Some(candidate), ..) => {
+            let found = candidate.contains(question.trim_end_matches('?'));
+            format!("{{\"accuracy\": 2, \"completeness\": {}}}", if found { 2 } else { 0 })
+        }
+        (Some(question), _, Some(passage), _) => format!("{} {passage}", question.trim_end_matches('?')),
+        (.., Some(text)) => format!("{}?", text.split_whitespace().last().unwrap_or("none")),
+        _ => "none".to_owned(),
+    }
+}
