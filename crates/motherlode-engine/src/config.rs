@@ -263,7 +263,10 @@ fn pooling_modes(config: &Value) -> Vec<&str> {
         return vec![mode];
     }
     let flags = config.as_object().into_iter().flatten();
-    flags.filter(|(_, on)| **on == Value::Bool(true)).filter_map(|(name, _)| name.strip_prefix("pooling_mode_")).collect()
+    flags
+        .filter(|(_, on)| **on == Value::Bool(true))
+        .filter_map(|(name, _)| name.strip_prefix("pooling_mode_"))
+        .collect()
 }
 
 #[cfg(test)]

@@ -64,8 +64,15 @@ impl<T> EmbeddingParameters<T> {
 
 impl<T> BlockParameters<T> {
     fn of(parts: [T; 12]) -> Self {
-        let [projection_weight, projection_bias, merge_weight, merge_bias, attention_norm_weight, attention_norm_bias, rest @ ..] =
-            parts;
+        let [
+            projection_weight,
+            projection_bias,
+            merge_weight,
+            merge_bias,
+            attention_norm_weight,
+            attention_norm_bias,
+            rest @ ..,
+        ] = parts;
         let [expand_weight, expand_bias, contract_weight, contract_bias, output_norm_weight, output_norm_bias] = rest;
         Self {
             projection_weight,

@@ -35,7 +35,9 @@ pub(crate) fn read(path: &Path, layout: &Layout) -> Result<Vec<f32>> {
         targets.push((tensor, target));
         rest = others;
     }
-    targets.into_par_iter().try_for_each(|(tensor, target)| fill(path, tensor, &find(path, &tensors, tensor)?, target))?;
+    targets
+        .into_par_iter()
+        .try_for_each(|(tensor, target)| fill(path, tensor, &find(path, &tensors, tensor)?, target))?;
     Ok(values)
 }
 
@@ -155,14 +157,13 @@ mod tests {
     fn rewrite(tiny: &Tiny, change: impl FnOnce(&mut HashMap<String, (Dtype, Vec<usize>, Vec<u8>)>)) {
         let bytes = fs::read(&tiny.path).unwrap();
         let tensors = SafeTensors::deserialize(&bytes).unwrap();
-        let entry = |(name, view): (String, TensorView)| {
-            (name, (view.dtype(), view.shape().to_vec(), view.data().to_vec()))
-        };
+        let entry =
+            |(name, view): (String, TensorView)| (name, (view.dtype(), view.shape().to_vec(), view.data().to_vec()));
         let mut entries: HashMap<_, _> = tensors.tensors().into_iter().map(entry).collect();
         change(&mut entries);
-        let views = entries.iter().map(|(name, (dtype, shape, data))| {
-            (name.clone(), TensorView::new(*dtype, shape.clone(), data).unwrap())
-        });
+        let views = entries
+            .iter()
+            .map(|(name, (dtype, shape, data))| (name.clone(), TensorView::new(*dtype, shape.clone(), data).unwrap()));
         fs::write(&tiny.path, safetensors::serialize(views, None).unwrap()).unwrap();
     }
 

@@ -225,7 +225,13 @@ impl Golden {
 
     fn tensor(&self, name: &str) -> Vec<f32> {
         let tensors = SafeTensors::deserialize(&self.bytes).unwrap();
-        tensors.tensor(name).unwrap().data().chunks(4).map(|bytes| f32::from_le_bytes(bytes.try_into().unwrap())).collect()
+        tensors
+            .tensor(name)
+            .unwrap()
+            .data()
+            .chunks(4)
+            .map(|bytes| f32::from_le_bytes(bytes.try_into().unwrap()))
+            .collect()
     }
 
     fn batch(&self) -> TokenBatch {
