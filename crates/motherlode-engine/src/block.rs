@@ -9,9 +9,9 @@ use crate::config::Shape;
 use crate::kernel::attention::{self, Attention};
 use crate::kernel::dropout::{Dropout, Site};
 use crate::kernel::gelu;
-use crate::kernel::lanes::add_scaled;
+use crate::kernel::lanes::{add, add_columns};
 use crate::kernel::matrix::{Panels, Start, View, ViewMut, multiply};
-use crate::kernel::normalise::{self, Affine, Normalised};
+use crate::kernel::normalise::{self, Affine, AffineGradient, Normalised};
 use crate::layout::BlockParameters;
 
 /// Rows of a weight gradient that one job computes.
@@ -155,7 +155,7 @@ impl Block<'_> {
         self.attention(span).forward(&kept.projected, &mut kept.context, attention);
         linear(&kept.context, &self.panels.merge, weights.merge_bias, narrow, packing);
         span.dropout.apply(Site::Attention { layer: self.layer }, span.first_token, self.shape.hidden, narrow);
-        add_scaled(narrow, 1.0, &kept.input);
+        add(narrow, &kept.input);
         kept.middle.resize(kept.input.len(), 0.0);
         normalise::forward(narrow, self.attention_norm(), &mut kept.attention_norm, &mut kept.middle);
     }
@@ -168,7 +168,7 @@ impl Block<'_> {
         gelu::forward(&kept.expanded, wide);
         linear(wide, &self.panels.contract, self.weights.contract_bias, narrow, packing);
         span.dropout.apply(Site::FeedForward { layer: self.layer }, span.first_token, self.shape.hidden, narrow);
-        add_scaled(narrow, 1.0, &kept.middle);
+        add(narrow, &kept.middle);
         output.resize(kept.middle.len(), 0.0);
         normalise::forward(narrow, self.output_norm(), &mut kept.output_norm, output);
     }
@@ -199,7 +199,8 @@ impl Block<'_> {
         let (hidden, inner) = (self.shape.hidden, self.shape.inner);
         let Deltas { outputs, inputs, norms } = deltas;
         let (weight, bias) = norms[2 * hidden..].split_at_mut(hidden);
-        normalise::backward(gradient, self.weights.output_norm_weight, &kept.output_norm, weight, bias);
+        let sums = AffineGradient { weight, bias };
+        normalise::backward(gradient, self.weights.output_norm_weight, &kept.output_norm, sums);
         copy(gradient, &mut outputs.contract);
         let site = Site::FeedForward { layer: self.layer };
         span.dropout.apply(site, span.first_token, hidden, &mut outputs.contract);
@@ -228,7 +229,8 @@ impl Block<'_> {
         let Deltas { outputs, inputs, norms } = deltas;
         let Scratch { narrow, packing, attention, .. } = scratch;
         let (weight, bias) = norms[..2 * hidden].split_at_mut(hidden);
-        normalise::backward(gradient, self.weights.attention_norm_weight, &kept.attention_norm, weight, bias);
+        let sums = AffineGradient { weight, bias };
+        normalise::backward(gradient, self.weights.attention_norm_weight, &kept.attention_norm, sums);
         copy(gradient, &mut outputs.merge);
         span.dropout.apply(Site::Attention { layer: self.layer }, span.first_token, hidden, &mut outputs.merge);
         narrow.resize(gradient.len(), 0.0);
@@ -300,9 +302,7 @@ impl GradientRows<'_> {
         let left = View::new(outputs, self.outputs).transposed().rows(self.first_row, rows);
         let width = self.weight.len() / rows;
         multiply(ViewMut::new(self.weight, width), Start::Current, left, inputs, packing);
-        for token in outputs.chunks_exact(self.outputs) {
-            add_scaled(self.bias, 1.0, &token[self.first_row..self.first_row + rows]);
-        }
+        add_columns(self.bias, outputs, self.outputs, self.first_row);
     }
 }
 
@@ -329,7 +329,7 @@ pub(crate) fn accumulate(gradient: BlockParameters<&mut [f32]>, deltas: &[&Delta
         gradient.output_norm_bias,
     ];
     for (index, norm) in norms.into_iter().enumerate() {
-        deltas.iter().for_each(|deltas| add_scaled(norm, 1.0, &deltas.norms[index * hidden..(index + 1) * hidden]));
+        deltas.iter().for_each(|deltas| add(norm, &deltas.norms[index * hidden..(index + 1) * hidden]));
     }
 }
 

@@ -10,7 +10,7 @@ use motherlode::engine::{OptimizerConfig, StepReport};
 use motherlode::{Error, Result};
 use rayon::prelude::*;
 
-use crate::kernel::adamw::{Step, Stretch};
+use crate::kernel::adamw::{Step, Stretch, apply, apply_decay, apply_zero};
 use crate::kernel::lanes::dot;
 use crate::layout::{Layout, Tensor};
 
@@ -123,7 +123,7 @@ impl Optimizer {
         let stretches = weights.par_chunks_mut(STRETCH).zip(moments);
         let gradients = gradient.values[place].par_chunks_mut(STRETCH);
         stretches.zip(gradients).for_each(|((weights, (first, second)), gradient)| {
-            step.apply(Stretch { weights, first, second }, gradient, tensor.decays);
+            apply(step, Stretch { weights, first, second }, gradient, tensor.decays);
         });
     }
 
@@ -167,9 +167,9 @@ impl Words<'_> {
         for (((weights, (first, second)), gradient), (alive, touched)) in rows.zip(states) {
             *alive |= *touched;
             match (std::mem::take(touched), *alive) {
-                (true, _) => step.apply(Stretch { weights, first, second }, gradient, true),
-                (false, true) => step.apply_zero(Stretch { weights, first, second }),
-                (false, false) => step.apply_decay(weights),
+                (true, _) => apply(step, Stretch { weights, first, second }, gradient, true),
+                (false, true) => apply_zero(step, Stretch { weights, first, second }),
+                (false, false) => apply_decay(step, weights),
             }
         }
     }

@@ -12,9 +12,9 @@ use crate::block::{self, Linears, Span};
 use crate::config::ModelFolder;
 use crate::kernel::dropout::{Dropout, Site};
 use crate::kernel::embedding::Tables;
-use crate::kernel::lanes::add_scaled;
+use crate::kernel::lanes::add;
 use crate::kernel::matrix::Panels;
-use crate::kernel::normalise;
+use crate::kernel::normalise::{self, AffineGradient};
 use crate::network::{Network, SpanMemory};
 use crate::optimizer::{Gradient, Optimizer};
 use crate::tiny::write_json;
@@ -138,13 +138,14 @@ impl CpuTrainable {
             memory.norm.clear();
             memory.norm.resize(2 * hidden, 0.0);
             let (of_weight, of_bias) = memory.norm.split_at_mut(hidden);
-            normalise::backward(&mut memory.gradient, weight, &memory.embedding_norm, of_weight, of_bias);
+            let sums = AffineGradient { weight: of_weight, bias: of_bias };
+            normalise::backward(&mut memory.gradient, weight, &memory.embedding_norm, sums);
         });
         for (span, memory) in spans.iter().zip(&self.memory) {
             self.gradient.touch(span.ids);
             let parts = self.network.layout.embeddings_mut(&mut self.gradient.values);
-            add_scaled(parts.norm_weight, 1.0, &memory.norm[..hidden]);
-            add_scaled(parts.norm_bias, 1.0, &memory.norm[hidden..]);
+            add(parts.norm_weight, &memory.norm[..hidden]);
+            add(parts.norm_bias, &memory.norm[hidden..]);
             let mut tables = Tables {
                 word: parts.word,
                 position: parts.position,

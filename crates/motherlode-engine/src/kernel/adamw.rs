@@ -1,7 +1,5 @@
 //! One `AdamW` step over a stretch of parameters.
 
-use pulp::Arch;
-
 /// What is the same for all parameters of a step.
 ///
 /// Source: Loshchilov and Hutter, "Decoupled weight decay regularization" (2019); the order of operations is that of
@@ -35,34 +33,34 @@ pub struct Stretch<'a> {
     pub second: &'a mut [f32],
 }
 
-impl Step {
+vectorised! {
     /// Moves `stretch` by the accumulated `gradient`, which is cleared; `decays` switches weight decay on.
-    pub fn apply(&self, stretch: Stretch, gradient: &mut [f32], decays: bool) {
-        let decay = if decays { self.decay } else { 1.0 };
-        Arch::new().dispatch(|| {
-            let moments = stretch.first.iter_mut().zip(stretch.second);
-            for ((weight, (first, second)), gradient) in stretch.weights.iter_mut().zip(moments).zip(gradient) {
-                *weight = self.moved(*weight * decay, first, second, *gradient * self.clip);
-                *gradient = 0.0;
-            }
-        });
+    pub fn apply<'a>(step: &'a Step, stretch: Stretch<'a>, gradient: &'a mut [f32], decays: bool) {
+        let decay = if decays { step.decay } else { 1.0 };
+        let moments = stretch.first.iter_mut().zip(stretch.second);
+        for ((weight, (first, second)), gradient) in stretch.weights.iter_mut().zip(moments).zip(gradient) {
+            *weight = step.moved(*weight * decay, first, second, *gradient * step.clip);
+            *gradient = 0.0;
+        }
     }
+}
 
-    /// As [`apply`](Self::apply) with a gradient of zeros, for weights that decay.
-    pub fn apply_zero(&self, stretch: Stretch) {
-        Arch::new().dispatch(|| {
-            let moments = stretch.first.iter_mut().zip(stretch.second);
-            for (weight, (first, second)) in stretch.weights.iter_mut().zip(moments) {
-                *weight = self.moved(*weight * self.decay, first, second, 0.0);
-            }
-        });
+vectorised! {
+    /// As [`apply`] with a gradient of zeros, for weights that decay.
+    pub fn apply_zero<'a>(step: &'a Step, stretch: Stretch<'a>) {
+        let moments = stretch.first.iter_mut().zip(stretch.second);
+        for (weight, (first, second)) in stretch.weights.iter_mut().zip(moments) {
+            *weight = step.moved(*weight * step.decay, first, second, 0.0);
+        }
     }
+}
 
-    /// As [`apply_zero`](Self::apply_zero) where both moments are zero.
-    pub fn apply_decay(&self, weights: &mut [f32]) {
-        Arch::new().dispatch(|| weights.iter_mut().for_each(|weight| *weight *= self.decay));
-    }
+/// As [`apply_zero`] where both moments are zero.
+pub fn apply_decay(step: &Step, weights: &mut [f32]) {
+    weights.iter_mut().for_each(|weight| *weight *= step.decay);
+}
 
+impl Step {
     #[inline(always)]
     fn moved(&self, weight: f32, first: &mut f32, second: &mut f32, gradient: f32) -> f32 {
         *first += (1.0 - self.beta1) * (gradient - *first);
@@ -96,7 +94,7 @@ mod tests {
         for number in 1..=3 {
             let stretch = Stretch { weights: &mut weights, first: &mut first, second: &mut second };
             let mut gradient = noise(10 + number as u64, 40);
-            step(number).apply(stretch, &mut gradient, true);
+            apply(&step(number), stretch, &mut gradient, true);
             assert!(gradient.iter().all(|value| *value == 0.0));
         }
         for (index, weight) in weights.iter().enumerate() {
@@ -120,9 +118,9 @@ mod tests {
             way(Stretch { weights: &mut weights, first: &mut first, second: &mut second });
             [weights, first, second].concat()
         };
-        let dense = |stretch: Stretch| step(3).apply(stretch, &mut [0.0; 40], true);
-        assert_close(&run(&moments, &dense), &run(&moments, &|stretch| step(3).apply_zero(stretch)), 0.0);
-        let decayed = run(&[0.0; 40], &|stretch| step(3).apply_decay(stretch.weights));
+        let dense = |stretch: Stretch| apply(&step(3), stretch, &mut [0.0; 40], true);
+        assert_close(&run(&moments, &dense), &run(&moments, &|stretch| apply_zero(&step(3), stretch)), 0.0);
+        let decayed = run(&[0.0; 40], &|stretch| apply_decay(&step(3), stretch.weights));
         assert_close(&run(&[0.0; 40], &dense), &decayed, 0.0);
     }
 }

@@ -5,8 +5,6 @@
 
 use std::ops::Range;
 
-use pulp::Arch;
-
 use super::dropout::{Dropout, Site};
 use super::lanes::{dot, exp, max, sum};
 use super::matrix::{Panels, Start, View, ViewMut, multiply};
@@ -128,17 +126,12 @@ impl Head<'_> {
         panels.pack(self.part(projected, Part::Value).transposed());
         multiply(ViewMut::new(slopes, length), Start::Zero, self.columns(gradient), panels, packing);
         self.drop(slopes);
-        let scale = self.attention.scale();
-        Arch::new().dispatch(|| {
-            let rows = scores.chunks_exact(length).zip(slopes.chunks_exact_mut(length));
-            for (token, (probabilities, slopes)) in self.tokens.clone().zip(rows) {
-                let place = self.place(token, self.attention.hidden, 0);
-                let mean = dot(&gradient[place.clone()], &context[place]);
-                for (slope, probability) in slopes.iter_mut().zip(probabilities) {
-                    *slope = probability * (*slope - mean) * scale;
-                }
-            }
-        });
+        let rows = scores.chunks_exact(length).zip(slopes.chunks_exact_mut(length));
+        for (token, (probabilities, slopes)) in self.tokens.clone().zip(rows) {
+            let place = self.place(token, self.attention.hidden, 0);
+            let mean = dot(&gradient[place.clone()], &context[place]);
+            softmax_backward(probabilities, slopes, mean, self.attention.scale());
+        }
     }
 
     fn drop(&self, probabilities: &mut [f32]) {
@@ -181,9 +174,9 @@ impl Head<'_> {
     }
 }
 
-/// Replaces each row of `length` scores by the softmax of scale × scores.
-fn softmax(scores: &mut [f32], length: usize, scale: f32) {
-    Arch::new().dispatch(|| {
+vectorised! {
+    /// Replaces each row of `length` scores by the softmax of scale × scores.
+    fn softmax<'a>(scores: &'a mut [f32], length: usize, scale: f32) {
         for row in scores.chunks_exact_mut(length) {
             let greatest = max(row);
             for score in row.iter_mut() {
@@ -194,7 +187,16 @@ fn softmax(scores: &mut [f32], length: usize, scale: f32) {
                 *score *= share;
             }
         }
-    });
+    }
+}
+
+vectorised! {
+    /// Turns the gradient of one row of probabilities, whose mean under them is `mean`, into that of the scores.
+    fn softmax_backward<'a>(probabilities: &'a [f32], gradient: &'a mut [f32], mean: f32, scale: f32) {
+        for (gradient, probability) in gradient.iter_mut().zip(probabilities) {
+            *gradient = probability * (*gradient - mean) * scale;
+        }
+    }
 }
 
 #[cfg(test)]

@@ -1,7 +1,5 @@
 //! Dropout without state: the mask of an element is a hash of where it stands.
 
-use pulp::Arch;
-
 /// Where in the encoder an activation is dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Site {
@@ -66,19 +64,18 @@ impl Dropout {
             return;
         }
         let key = scramble(self.key ^ scramble(site.number()));
-        Arch::new().dispatch(|| {
-            for (index, row) in values.chunks_mut(width).enumerate() {
-                self.mask(scramble(key ^ (first + index) as u64), row);
-            }
-        });
+        for (index, row) in values.chunks_mut(width).enumerate() {
+            mask(row, scramble(key ^ (first + index) as u64), *self);
+        }
     }
+}
 
-    #[inline(always)]
-    fn mask(&self, key: u64, row: &mut [f32]) {
+vectorised! {
+    fn mask<'a>(row: &'a mut [f32], key: u64, dropout: Dropout) {
         let keys = [key as u32, (key >> 32) as u32];
         for (place, value) in row.iter_mut().enumerate() {
-            let kept = bits(keys, place as u32) >= self.threshold;
-            *value *= if kept { self.scale } else { 0.0 };
+            let kept = bits(keys, place as u32) >= dropout.threshold;
+            *value *= if kept { dropout.scale } else { 0.0 };
         }
     }
 }
@@ -109,7 +106,7 @@ fn scramble(value: u64) -> u64 {
 mod tests {
     use super::*;
 
-    fn mask(dropout: Dropout, site: Site, first: usize, rows: usize) -> Vec<f32> {
+    fn masked(dropout: Dropout, site: Site, first: usize, rows: usize) -> Vec<f32> {
         let mut values = vec![1.0; rows * 100];
         dropout.apply(site, first, 100, &mut values);
         values
@@ -118,7 +115,7 @@ mod tests {
     #[test]
     fn the_share_of_dropped_elements_is_the_rate_and_the_mean_stays() {
         for rate in [0.1, 0.5] {
-            let values = mask(Dropout::new(rate, 7, 3, 0), Site::Embeddings, 0, 2000);
+            let values = masked(Dropout::new(rate, 7, 3, 0), Site::Embeddings, 0, 2000);
             let dropped = values.iter().filter(|value| **value < 0.5).count() as f32 / 200_000.0;
             assert!((dropped - rate).abs() < 0.005, "{dropped} dropped at {rate}");
             assert!((values.iter().sum::<f32>() / 200_000.0 - 1.0).abs() < 0.01);
@@ -129,22 +126,22 @@ mod tests {
     fn masks_depend_on_every_part_of_their_place_and_not_on_how_rows_are_grouped() {
         let dropout = Dropout::new(0.5, 1, 2, 3);
         let layer = |layer| Site::Attention { layer };
-        let all = mask(dropout, layer(1), 0, 8);
-        assert_eq!(all[400..], mask(dropout, layer(1), 4, 4));
-        assert_ne!(all, mask(dropout, layer(2), 0, 8));
-        assert_ne!(all, mask(dropout, Site::FeedForward { layer: 1 }, 0, 8));
+        let all = masked(dropout, layer(1), 0, 8);
+        assert_eq!(all[400..], masked(dropout, layer(1), 4, 4));
+        assert_ne!(all, masked(dropout, layer(2), 0, 8));
+        assert_ne!(all, masked(dropout, Site::FeedForward { layer: 1 }, 0, 8));
         assert_ne!(
-            mask(dropout, Site::Probabilities { layer: 0, head: 0 }, 0, 8),
-            mask(dropout, Site::Probabilities { layer: 0, head: 1 }, 0, 8)
+            masked(dropout, Site::Probabilities { layer: 0, head: 0 }, 0, 8),
+            masked(dropout, Site::Probabilities { layer: 0, head: 1 }, 0, 8)
         );
         for other in [Dropout::new(0.5, 9, 2, 3), Dropout::new(0.5, 1, 9, 3), Dropout::new(0.5, 1, 2, 9)] {
-            assert_ne!(all, mask(other, layer(1), 0, 8));
+            assert_ne!(all, masked(other, layer(1), 0, 8));
         }
     }
 
     #[test]
     fn off_changes_nothing() {
-        assert!(mask(Dropout::OFF, Site::Embeddings, 0, 5).iter().all(|value| *value == 1.0));
-        assert!(mask(Dropout::new(0.0, 1, 1, 1), Site::Embeddings, 0, 5).iter().all(|value| *value == 1.0));
+        assert!(masked(Dropout::OFF, Site::Embeddings, 0, 5).iter().all(|value| *value == 1.0));
+        assert!(masked(Dropout::new(0.0, 1, 1, 1), Site::Embeddings, 0, 5).iter().all(|value| *value == 1.0));
     }
 }

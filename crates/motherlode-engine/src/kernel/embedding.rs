@@ -2,8 +2,6 @@
 
 use std::ops::Range;
 
-use pulp::Arch;
-
 use super::lanes::add_scaled;
 
 /// The three tables of which a token's embedding is the sum; every token is of type 0.
@@ -26,37 +24,34 @@ fn row(index: usize, hidden: usize) -> Range<usize> {
     index * hidden..(index + 1) * hidden
 }
 
+/// Every token, with its position in its sequence.
+fn places(sequences: &[Range<usize>]) -> impl Iterator<Item = (usize, usize)> {
+    sequences.iter().flat_map(|sequence| sequence.clone().enumerate())
+}
+
 impl Tables<&[f32]> {
     /// Writes word + position + type for every token; `sequences` are ranges of `ids`.
     pub fn gather(&self, ids: &[u32], sequences: &[Range<usize>], out: &mut [f32]) {
-        Arch::new().dispatch(|| {
-            for sequence in sequences {
-                for (position, token) in sequence.clone().enumerate() {
-                    let word = &self.word[row(ids[token] as usize, self.hidden)];
-                    let position = &self.position[row(self.first_position + position, self.hidden)];
-                    let parts = word.iter().zip(position).zip(self.kind);
-                    for (out, ((word, position), kind)) in out[row(token, self.hidden)].iter_mut().zip(parts) {
-                        *out = word + position + kind;
-                    }
-                }
+        for (position, token) in places(sequences) {
+            let word = &self.word[row(ids[token] as usize, self.hidden)];
+            let position = &self.position[row(self.first_position + position, self.hidden)];
+            let parts = word.iter().zip(position).zip(self.kind);
+            for (out, ((word, position), kind)) in out[row(token, self.hidden)].iter_mut().zip(parts) {
+                *out = word + position + kind;
             }
-        });
+        }
     }
 }
 
 impl Tables<&mut [f32]> {
     /// Adds ∂loss/∂embedding of every token to the rows that it came from.
     pub fn scatter(&mut self, ids: &[u32], sequences: &[Range<usize>], gradient: &[f32]) {
-        Arch::new().dispatch(|| {
-            for sequence in sequences {
-                for (position, token) in sequence.clone().enumerate() {
-                    let gradient = &gradient[row(token, self.hidden)];
-                    add_scaled(&mut self.word[row(ids[token] as usize, self.hidden)], 1.0, gradient);
-                    add_scaled(&mut self.position[row(self.first_position + position, self.hidden)], 1.0, gradient);
-                    add_scaled(self.kind, 1.0, gradient);
-                }
-            }
-        });
+        for (position, token) in places(sequences) {
+            let gradient = &gradient[row(token, self.hidden)];
+            add_scaled(&mut self.word[row(ids[token] as usize, self.hidden)], 1.0, gradient);
+            add_scaled(&mut self.position[row(self.first_position + position, self.hidden)], 1.0, gradient);
+            add_scaled(self.kind, 1.0, gradient);
+        }
     }
 }
 

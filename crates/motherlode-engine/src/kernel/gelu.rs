@@ -2,8 +2,6 @@
 
 use std::f32::consts::{FRAC_1_SQRT_2, PI};
 
-use pulp::Arch;
-
 use super::lanes::exp;
 
 /// The error function, to 3e-7 absolute.
@@ -34,25 +32,25 @@ fn normal(x: f32) -> f32 {
     0.5 + 0.5 * erf(x * FRAC_1_SQRT_2)
 }
 
-/// out = x · Φ(x), element by element.
-pub fn forward(x: &[f32], out: &mut [f32]) {
-    Arch::new().dispatch(|| {
+vectorised! {
+    /// out = x · Φ(x), element by element.
+    pub fn forward<'a>(x: &'a [f32], out: &'a mut [f32]) {
         for (out, x) in out.iter_mut().zip(x) {
             *out = x * normal(*x);
         }
-    });
+    }
 }
 
-/// Multiplies `gradient` by GELU's derivative at `x`, Φ(x) + x · φ(x), and writes GELU itself to `out`.
-pub fn backward(x: &[f32], gradient: &mut [f32], out: &mut [f32]) {
-    let density_at_0 = (2.0 * PI).sqrt().recip();
-    Arch::new().dispatch(|| {
+vectorised! {
+    /// Multiplies `gradient` by GELU's derivative at `x`, Φ(x) + x · φ(x), and writes GELU itself to `out`.
+    pub fn backward<'a>(x: &'a [f32], gradient: &'a mut [f32], out: &'a mut [f32]) {
+        let density_at_0 = (2.0 * PI).sqrt().recip();
         for ((out, gradient), x) in out.iter_mut().zip(gradient).zip(x) {
             let share = normal(*x);
             *out = x * share;
             *gradient *= share + x * density_at_0 * exp(-0.5 * x * x);
         }
-    });
+    }
 }
 
 #[cfg(test)]

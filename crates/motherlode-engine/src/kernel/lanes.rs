@@ -1,7 +1,7 @@
 //! Sums, maxima and the exponential function, written so that the compiler turns them into vector instructions.
 //!
 //! Reductions run in [`LANES`] fixed lanes and fold them in a fixed order: the same result on every machine and for
-//! every number of threads. The functions are inlined into kernels that run under `pulp`'s dispatch, which compiles
+//! every number of threads. The functions are inlined into the kernels, and compiled with
 //! them for the instruction set found at run time.
 
 /// Lanes of a reduction: two registers of AVX2.
@@ -66,6 +66,22 @@ pub fn max(values: &[f32]) -> f32 {
 pub fn add_scaled(target: &mut [f32], factor: f32, source: &[f32]) {
     for (target, source) in target.iter_mut().zip(source) {
         *target += factor * source;
+    }
+}
+
+vectorised! {
+    /// target += source, for vectors of any length.
+    pub fn add<'a>(target: &'a mut [f32], source: &'a [f32]) {
+        add_scaled(target, 1.0, source);
+    }
+}
+
+vectorised! {
+    /// Adds to `sums` the given columns of every row of `rows`, which are `width` values long.
+    pub fn add_columns<'a>(sums: &'a mut [f32], rows: &'a [f32], width: usize, first_column: usize) {
+        for row in rows.chunks_exact(width) {
+            add_scaled(sums, 1.0, &row[first_column..first_column + sums.len()]);
+        }
     }
 }
 

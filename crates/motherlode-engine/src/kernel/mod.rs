@@ -1,7 +1,33 @@
 //! Kernels on slices, each on the calling thread: one file for each family, forward and backward together.
 //!
-//! Who calls them decides what runs in parallel. All of them run under `pulp`'s dispatch, which compiles their bodies
-//! for the instruction set found at run time; none holds `unsafe`.
+//! Who calls them decides what runs in parallel. Those where it matters are compiled for several instruction sets, of
+//! which the best is chosen at run time; none holds `unsafe`.
+
+/// Defines a function whose body is compiled for each instruction set that `pulp` knows, and chosen at run time.
+///
+/// A closure given to `pulp` would do, were it certain to be inlined; a method of a struct is.
+macro_rules! vectorised {
+    ($(#[$meta:meta])* $visibility:vis fn $name:ident<$lifetime:lifetime>($($argument:ident: $kind:ty),* $(,)?) $body:block) => {
+        $(#[$meta])*
+        $visibility fn $name<$lifetime>($($argument: $kind),*) {
+            struct Arguments<$lifetime> {
+                $($argument: $kind),*
+            }
+
+            impl pulp::WithSimd for Arguments<'_> {
+                type Output = ();
+
+                #[inline(always)]
+                fn with_simd<S: pulp::Simd>(self, _: S) {
+                    let Self { $($argument),* } = self;
+                    $body
+                }
+            }
+
+            pulp::Arch::new().dispatch(Arguments { $($argument),* });
+        }
+    };
+}
 
 pub mod adamw;
 pub mod attention;

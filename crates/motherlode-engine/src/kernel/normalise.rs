@@ -1,7 +1,5 @@
 //! Layer normalisation of the rows of a matrix, forward and backward.
 
-use pulp::Arch;
-
 use super::lanes::{dot, sum};
 
 /// Weight γ and bias β of a layer normalisation, of the length of a row.
@@ -26,15 +24,19 @@ pub struct Normalised {
 
 /// out = γ · (x − mean) / √(variance + ε) + β for every row of `x`.
 pub fn forward(x: &[f32], affine: Affine, saved: &mut Normalised, out: &mut [f32]) {
-    let width = affine.weight.len();
     saved.values.resize(x.len(), 0.0);
-    saved.factors.resize(x.len() / width, 0.0);
-    Arch::new().dispatch(|| {
+    saved.factors.resize(x.len() / affine.weight.len(), 0.0);
+    forward_rows(x, affine, saved, out);
+}
+
+vectorised! {
+    fn forward_rows<'a>(x: &'a [f32], affine: Affine<'a>, saved: &'a mut Normalised, out: &'a mut [f32]) {
+        let width = affine.weight.len();
         let rows = x.chunks_exact(width).zip(saved.values.chunks_exact_mut(width)).zip(&mut saved.factors);
         for (((x, values), factor), out) in rows.zip(out.chunks_exact_mut(width)) {
             *factor = forward_row(x, affine, values, out);
         }
-    });
+    }
 }
 
 #[inline(always)]
@@ -52,20 +54,29 @@ fn forward_row(x: &[f32], affine: Affine, values: &mut [f32], out: &mut [f32]) -
     factor
 }
 
-/// Turns ∂loss/∂out into ∂loss/∂x in place, and adds the gradients of γ and β to `weight` and `bias`.
-pub fn backward(gradient: &mut [f32], gamma: &[f32], saved: &Normalised, weight: &mut [f32], bias: &mut [f32]) {
-    let width = gamma.len();
-    Arch::new().dispatch(|| {
-        let rows = gradient.chunks_exact_mut(width).zip(saved.values.chunks_exact(width));
+/// Where the gradients of γ and β are added up.
+#[derive(Debug)]
+pub struct AffineGradient<'a> {
+    /// Of γ.
+    pub weight: &'a mut [f32],
+    /// Of β.
+    pub bias: &'a mut [f32],
+}
+
+vectorised! {
+    /// Turns ∂loss/∂out into ∂loss/∂x in place, and adds the gradients of γ and β to `sums`.
+    pub fn backward<'a>(gradient: &'a mut [f32], gamma: &'a [f32], saved: &'a Normalised, sums: AffineGradient<'a>) {
+        let rows = gradient.chunks_exact_mut(gamma.len()).zip(saved.values.chunks_exact(gamma.len()));
         for ((gradient, values), factor) in rows.zip(&saved.factors) {
-            for (place, (gradient, value)) in gradient.iter_mut().zip(values).enumerate() {
-                weight[place] += *gradient * value;
-                bias[place] += *gradient;
-                *gradient *= gamma[place];
+            let parameters = sums.weight.iter_mut().zip(sums.bias.iter_mut()).zip(gamma);
+            for ((gradient, value), ((weight, bias), gamma)) in gradient.iter_mut().zip(values).zip(parameters) {
+                *weight += *gradient * value;
+                *bias += *gradient;
+                *gradient *= gamma;
             }
             backward_row(gradient, values, *factor);
         }
-    });
+    }
 }
 
 #[inline(always)]
@@ -113,7 +124,8 @@ mod tests {
         };
         let (mut gradient, saved) = (upstream.clone(), run(&x, &weight, &bias).1);
         let (mut of_weight, mut of_bias) = (vec![0.0; WIDTH], vec![0.0; WIDTH]);
-        backward(&mut gradient, &weight, &saved, &mut of_weight, &mut of_bias);
+        let sums = AffineGradient { weight: &mut of_weight, bias: &mut of_bias };
+        backward(&mut gradient, &weight, &saved, sums);
         assert_slope(&x, &gradient, |x| loss(x, &weight, &bias));
         assert_slope(&weight, &of_weight, |weight| loss(&x, weight, &bias));
         assert_slope(&bias, &of_bias, |bias| loss(&x, &weight, bias));

@@ -2,8 +2,6 @@
 
 use std::ops::Range;
 
-use pulp::Arch;
-
 use super::lanes::{add_scaled, dot};
 
 /// Which token vectors make the vector of a sequence.
@@ -32,34 +30,30 @@ pub struct Head {
 impl Head {
     /// Writes the vector of each of `sequences`, ranges of the rows of `tokens`, to the rows of `out`.
     pub fn forward(&self, tokens: &[f32], sequences: &[Range<usize>], out: &mut [f32]) {
-        Arch::new().dispatch(|| {
-            for (sequence, out) in sequences.iter().zip(out.chunks_exact_mut(self.hidden)) {
-                self.pool(tokens, sequence, out);
-                if self.normalise {
-                    let factor = dot(out, out).sqrt().max(LEAST_LENGTH).recip();
-                    out.iter_mut().for_each(|value| *value *= factor);
-                }
+        for (sequence, out) in sequences.iter().zip(out.chunks_exact_mut(self.hidden)) {
+            self.pool(tokens, sequence, out);
+            if self.normalise {
+                let factor = dot(out, out).sqrt().max(LEAST_LENGTH).recip();
+                out.iter_mut().for_each(|value| *value *= factor);
             }
-        });
+        }
     }
 
     /// Turns ∂loss/∂out into ∂loss/∂tokens, which overwrites `out`.
     pub fn backward(&self, tokens: &[f32], sequences: &[Range<usize>], gradient: &[f32], out: &mut [f32]) {
         out.fill(0.0);
         let (mut pooled, mut slope) = (vec![0.0; self.hidden], vec![0.0; self.hidden]);
-        Arch::new().dispatch(|| {
-            for (sequence, gradient) in sequences.iter().zip(gradient.chunks_exact(self.hidden)) {
-                slope.copy_from_slice(gradient);
-                if self.normalise {
-                    self.pool(tokens, sequence, &mut pooled);
-                    unit_backward(&pooled, &mut slope);
-                }
-                let share = self.share(sequence);
-                for out in out[self.rows(sequence)].chunks_exact_mut(self.hidden) {
-                    add_scaled(out, share, &slope);
-                }
+        for (sequence, gradient) in sequences.iter().zip(gradient.chunks_exact(self.hidden)) {
+            slope.copy_from_slice(gradient);
+            if self.normalise {
+                self.pool(tokens, sequence, &mut pooled);
+                unit_backward(&pooled, &mut slope);
             }
-        });
+            let share = self.share(sequence);
+            for out in out[self.rows(sequence)].chunks_exact_mut(self.hidden) {
+                add_scaled(out, share, &slope);
+            }
+        }
     }
 
     /// The values of the tokens of `sequence` that count.
@@ -78,7 +72,6 @@ impl Head {
         }
     }
 
-    #[inline(always)]
     fn pool(&self, tokens: &[f32], sequence: &Range<usize>, out: &mut [f32]) {
         out.fill(0.0);
         for token in tokens[self.rows(sequence)].chunks_exact(self.hidden) {
@@ -88,7 +81,6 @@ impl Head {
 }
 
 /// Turns the gradient of x / |x| into that of x: with y = x / |x|, (gradient − y (y · gradient)) / |x|.
-#[inline(always)]
 fn unit_backward(x: &[f32], gradient: &mut [f32]) {
     let factor = dot(x, x).sqrt().max(LEAST_LENGTH).recip();
     let along = dot(x, gradient) * factor * factor;

@@ -1,0 +1,78 @@
+//! GFLOP a CPU second of matrix products of the sizes of small encoders, on one thread, beside the processor's peak.
+//!
+//! `cargo run --release -p motherlode-engine --example products`. The peak is a loop of fused multiply-adds on
+//! registers. Time is the process's own CPU time, so that other load on the machine disturbs little; Linux only.
+#![expect(clippy::print_stdout, reason = "an example that reports")]
+
+use motherlode_engine::kernel::matrix::{Panels, Start, View, ViewMut, multiply};
+use pulp::{Arch, Simd, WithSimd};
+
+/// Operations of one measurement.
+const FLOP: f64 = 3e10;
+
+struct Peak;
+
+impl WithSimd for Peak {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        const SUMS: usize = 12;
+        let factor = simd.splat_f32s(std::hint::black_box(0.999));
+        let mut sums = [simd.splat_f32s(1.0); SUMS];
+        for _ in 0..FLOP as usize / (2 * SUMS * S::F32_LANES) {
+            for sum in &mut sums {
+                *sum = simd.mul_add_f32s(*sum, factor, factor);
+            }
+        }
+        std::hint::black_box(sums);
+    }
+}
+
+/// CPU seconds of this process, in steps of 1/100.
+fn cpu_seconds() -> f64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").expect("Linux has /proc/self/stat");
+    let after_name = stat.rsplit(')').next().expect("the name stands in brackets");
+    after_name.split(' ').skip(12).take(2).map(|ticks| ticks.parse::<f64>().expect("ticks are a number") / 100.0).sum()
+}
+
+/// The best of three measurements of `work`, which does [`FLOP`] operations, in GFLOP/s.
+fn rate(mut work: impl FnMut()) -> f64 {
+    let mut once = || {
+        let start = cpu_seconds();
+        work();
+        FLOP / (cpu_seconds() - start) / 1e9
+    };
+    (0..3).map(|_| once()).fold(0.0, f64::max)
+}
+
+fn product_rate(rows: usize, inner: usize, columns: usize) -> f64 {
+    let values = |count: usize| (0..count).map(|index| (index % 17) as f32 * 0.1).collect::<Vec<_>>();
+    let (left, right, mut out) = (values(rows * inner), values(inner * columns), vec![0.0; rows * columns]);
+    let (panels, mut packing) = (Panels::of(View::new(&right, inner).transposed()), Vec::new());
+    let repeats = (FLOP / (2 * rows * inner * columns) as f64) as usize;
+    rate(|| {
+        for _ in 0..repeats {
+            let out = ViewMut::new(&mut out, columns);
+            multiply(out, Start::Zero, View::new(&left, inner), &panels, &mut packing);
+        }
+    })
+}
+
+fn main() {
+    let peak = rate(|| Arch::new().dispatch(Peak));
+    println!("peak: {peak:.1} GFLOP/s");
+    for (rows, inner, columns) in [
+        (256, 384, 1152),
+        (256, 384, 384),
+        (256, 384, 1536),
+        (256, 1536, 384),
+        (256, 768, 3072),
+        (96, 256, 1536),
+        (100, 32, 100),
+        (100, 100, 32),
+    ] {
+        let rate = product_rate(rows, inner, columns);
+        println!("{rows} × {inner} × {columns}: {rate:.1} GFLOP/s, {:.0} % of the peak", 100.0 * rate / peak);
+    }
+}
