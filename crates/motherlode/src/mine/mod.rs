@@ -344,14 +344,16 @@ fn summarise(
     let queries = partition.split(Split::Train)?.queries.len();
     let sum = |of: fn(&Mined) -> usize| mined.iter().map(of).sum::<usize>();
     let candidates = sum(|mined| mined.candidates.candidates.len());
-    let short = mined.iter().filter(|mined| mined.candidates.candidates.len() < config.depth).count();
+    let asked = config.depth + config.deeper;
+    let missing = mined.len() * asked - candidates;
+    let short = mined.iter().filter(|mined| mined.candidates.candidates.len() < asked).count();
     summary.count("queries", mined.len());
     summary.count("candidates", candidates);
     summary.count("dropped: query without a positive", queries - mined.len());
     summary.count("dropped: positive by id", sum(|mined| mined.positives));
     summary.count("dropped: positive by text", sum(|mined| mined.twins));
     summary.count("queries with fewer candidates than asked", short);
-    summary.count("candidates asked but not there", mined.len() * config.depth - candidates);
+    summary.count("candidates asked but not there", missing);
     for member in members {
         let agreement = Agreement::of(member.name, mined.iter().map(|mined| &mined.candidates), config.depth);
         for (measure, value) in agreement.values() {
