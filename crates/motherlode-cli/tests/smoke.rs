@@ -41,8 +41,11 @@ fn write_language(folder: &Path, words: &[&str]) -> Vec<String> {
         let split = if subject < 8 { "train" } else { "dev" };
         let mut shuffled: Vec<&str> = words.split(' ').collect();
         shuffled.rotate_left(1);
-        for (number, text) in [format!("{words} {words}"), shuffled.join(" "), format!("{} kumi ten", shuffled[0])].iter().enumerate() {
-            let line = serde_json::json!({ "docid": format!("{subject}#{number}"), "title": shuffled[0], "text": text });
+        for (number, text) in
+            [format!("{words} {words}"), shuffled.join(" "), format!("{} kumi ten", shuffled[0])].iter().enumerate()
+        {
+            let line =
+                serde_json::json!({ "docid": format!("{subject}#{number}"), "title": shuffled[0], "text": text });
             corpus += &format!("{line}\n");
             texts.push(text.clone());
         }
@@ -95,7 +98,9 @@ fn artefacts(work: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
             let path = entry.unwrap().path();
             if path.is_dir() {
                 walk(&path, root, found);
-            } else if path.file_name().unwrap() != "timing.json" && path.extension().is_none_or(|extension| extension != "lock") {
+            } else if path.file_name().unwrap() != "timing.json"
+                && path.extension().is_none_or(|extension| extension != "lock")
+            {
                 found.insert(path.strip_prefix(root).unwrap().to_path_buf(), fs::read(&path).unwrap());
             }
         }
@@ -130,7 +135,10 @@ fn the_smoke_recipe_runs_resumes_and_survives_being_killed() {
     let (recipe, work) = straight(folder.path());
     let expected = artefacts(&work);
     assert!(expected.keys().all(|path| !path.to_str().unwrap().contains("partial")));
-    for stage in ["dataset", "model", "index", "encode", "search", "fuse", "mine", "judge", "generate", "topic", "sample", "batch", "train", "evaluate", "compare"] {
+    for stage in [
+        "dataset", "model", "index", "encode", "search", "fuse", "mine", "judge", "generate", "topic", "sample",
+        "batch", "train", "evaluate", "compare",
+    ] {
         assert!(expected.keys().any(|path| path.starts_with(stage)), "no artefact of {stage}");
     }
 
@@ -145,7 +153,8 @@ fn the_smoke_recipe_runs_resumes_and_survives_being_killed() {
     for round in 0..10_u64 {
         let mut child = motherlode(&arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         // Moments that differ from run to run of the test, spread over the length of a run.
-        let noise = u64::from(std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().subsec_nanos());
+        let noise =
+            u64::from(std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().subsec_nanos());
         std::thread::sleep(Duration::from_millis(20 + (noise / 1000) % (150 * (round + 1))));
         child.kill().unwrap();
         child.wait().unwrap();
@@ -184,10 +193,14 @@ fn plan_and_status_do_nothing_that_costs() {
     let folder = tempfile::tempdir().unwrap();
     let recipe = prepare(folder.path());
     let work = folder.path().join("work");
-    let arguments = |verb: &'static str| [verb, recipe.to_str().unwrap(), "--work", work.to_str().unwrap()].map(str::to_owned);
+    let arguments =
+        |verb: &'static str| [verb, recipe.to_str().unwrap(), "--work", work.to_str().unwrap()].map(str::to_owned);
     let status = motherlode(&arguments("status").each_ref().map(String::as_str)).output().unwrap();
     assert!(text(&status).contains("dataset is not made yet"), "{}", text(&status));
     let plan = motherlode(&arguments("plan").each_ref().map(String::as_str)).output().unwrap();
     let plan = text(&plan);
-    assert!(plan.contains("74 passages, 16 train queries") && plan.contains("calls") && plan.contains("steps"), "{plan}");
+    assert!(
+        plan.contains("74 passages, 16 train queries") && plan.contains("calls") && plan.contains("steps"),
+        "{plan}"
+    );
 }
