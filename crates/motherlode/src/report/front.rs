@@ -85,13 +85,11 @@ fn answers(material: &Material<'_>) -> Vec<Element> {
         entry = entry.child(element("span").class("name").text(seeds_of(name, system.values.seeds)));
         entry =
             entry.child(element("span").class("said").text(sentence(system, &comparison.baseline, &comparison.config)));
-        match by(Judgements::Truth).and_then(|truth| system_named(truth, name)) {
-            Some(truth) => {
-                let sentence = sentence(truth, &comparison.baseline, &comparison.config);
-                entry.child(element("span").class("more").text(format!("Against the hidden truth: {sentence}")))
-            }
-            None => entry,
-        }
+        let against_truth = by(Judgements::Truth).and_then(|truth| system_named(truth, name)).map(|truth| {
+            format!("Against the hidden truth: {}", sentence(truth, &comparison.baseline, &comparison.config))
+        });
+        let more = power(&system.macro_mean, &comparison.config).into_iter().chain(against_truth);
+        entry.children(more.map(|text| element("span").class("more").text(text)))
     };
     qrels.systems.iter().filter(is_arm).map(answer).collect()
 }
@@ -148,14 +146,16 @@ pub(super) fn sentence(system: &SystemComparison, baseline: &str, config: &Compa
     match Outcome::of(difference, config) {
         Outcome::Better => format!("{points} {HEADLINE}{interval} over {model}, {languages}."),
         Outcome::Worse => format!("Worse than {model}: {points} {HEADLINE}{interval}, {languages}."),
-        Outcome::Open => {
-            let detectable = difference.detectable.map_or_else(String::new, |shift| {
-                let (shift, power) = (100.0 * shift, 100.0 * config.power);
-                format!(" These queries would show a true difference of {shift:.1} {power:.0} % of the time.")
-            });
-            format!("No significant difference from {model}: {points} {HEADLINE}{interval}, {languages}.{detectable}")
-        }
+        Outcome::Open => format!("No significant difference from {model}: {points} {HEADLINE}{interval}, {languages}."),
     }
+}
+
+/// What could have been found, for an answer that found nothing.
+fn power(difference: &Difference, config: &CompareConfig) -> Option<String> {
+    let (shift, power) = (100.0 * difference.detectable?, 100.0 * config.power);
+    let says =
+        format!("With these queries a true difference of {shift:.1} points would show {power:.0} % of the time.");
+    (Outcome::of(difference, config) == Outcome::Open).then_some(says)
 }
 
 /// The remarks of all stages, each once, with the stage that made it.

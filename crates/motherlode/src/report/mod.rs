@@ -20,6 +20,8 @@ mod negatives;
 mod page;
 mod provenance;
 mod quality;
+#[cfg(test)]
+mod render;
 mod table;
 #[cfg(test)]
 mod tests;

@@ -61,7 +61,7 @@ impl Section {
     /// A chart and the table that holds its values; none where there is nothing to draw.
     pub(super) fn charted(&mut self, name: impl Display, chart: &Chart, table: &Table) -> Option<Html> {
         let figure = chart.html()?;
-        let table = self.tabled(name, table);
+        let table = self.tabled(name, table).map(|table| folded("The values as a table", table));
         Some(element("div").child(figure).children(table).into())
     }
 
@@ -91,6 +91,11 @@ impl Section {
         let heading = element("h2").attribute("id", self.id).text(self.title);
         element("section").attribute("aria-labelledby", self.id).child(heading).children(self.body.iter().cloned())
     }
+}
+
+/// Markup that is shown when its summary is chosen.
+pub(super) fn folded(summary: impl Display, content: Html) -> Element {
+    element("details").child(element("summary").text(summary)).child(content)
 }
 
 /// Letters, digits and hyphens: what is safe as a file name and in a link.

@@ -29,9 +29,8 @@ pub(super) fn provenance(material: &Material<'_>) -> Result<Section> {
         ]);
     }
     section.table("artefacts", &table);
-    for (role, artefact) in material.artefacts() {
-        section.add(configuration(role, artefact));
-    }
+    let configurations = material.artefacts().into_iter().map(|(role, artefact)| configuration(role, artefact));
+    section.add(element("div").class("configurations").children(configurations));
     Ok(section)
 }
 

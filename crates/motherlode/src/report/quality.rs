@@ -4,7 +4,7 @@ use super::chart::{Interval, intervals};
 use super::front::{HEADLINE, system_named};
 use super::html::element;
 use super::material::{Material, language_name};
-use super::page::Section;
+use super::page::{Section, folded};
 use super::table::{Cell, Table, minus, signed};
 use crate::corpus::Language;
 use crate::error::Result;
@@ -42,7 +42,7 @@ fn legend(material: &Material<'_>) -> String {
         "Scored on the {} queries; values and differences are in points of a hundred. Seeds of an arm are averaged, ± is \
          their standard deviation. Marks compare with “{}”: † p < {alpha} in a paired two-sided t-test, uncorrected; \
          * p < {alpha} in a paired randomisation test after Holm’s correction over the languages (of the macro mean: \
-         signs flipped within languages). Intervals cover {confidence} %, by bootstrap within languages.",
+         signs flipped within languages). Intervals cover {confidence} %, by bootstrap within languages; a filled dot is one whose interval leaves 0 out.",
         material.comparison.split.name(),
         material.comparison.baseline,
     )
@@ -154,17 +154,19 @@ fn in_order<'a>(material: &Material<'_>, by: &'a MeasureComparison) -> Vec<Colum
     before.chain(after.into_iter().map(Column::System)).collect()
 }
 
-/// For every arm a figure of differences and the table behind it.
+/// For every arm a figure of differences and the table behind it, side by side.
 fn tests(material: &Material<'_>, by: &MeasureComparison, section: &mut Section) {
     let mut names: Vec<&str> = material.experiment.arms.iter().map(|arm| arm.name.as_str()).collect();
     names.dedup();
+    let mut pieces = Vec::new();
     for system in names.into_iter().filter_map(|name| system_named(by, name)) {
         let title = format!("{} against {}: {}", system.values.name, material.comparison.baseline, title(by));
-        if let Some(figure) = intervals(&title, &format!("Difference in {}, points", by.measure), &rows(system)) {
-            section.add(figure);
-        }
-        section.table(&title, &differences(material, &title, system));
+        let figure = intervals(&title, &format!("Difference in {}, points", by.measure), &rows(system));
+        let table = section.tabled(&title, &differences(material, &title, system));
+        let table = table.map(|table| folded("Differences, intervals and tests as a table", table));
+        pieces.push(element("div").children(figure).children(table).into());
     }
+    section.grid(pieces);
 }
 
 fn rows(system: &SystemComparison) -> Vec<Interval> {

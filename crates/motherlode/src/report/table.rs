@@ -81,14 +81,19 @@ impl Cell {
         Self { is_strong, ..self }
     }
 
-    fn html(&self, tag: &'static str) -> Element {
-        let cell = if self.is_number { element(tag).class("number") } else { element(tag) };
+    /// The cell; in a column where some values have marks all leave room for them, so that digits stand under digits.
+    fn html(&self, tag: &'static str, is_marked: bool) -> Element {
+        let cell = match (self.is_number, is_marked) {
+            (true, true) => element(tag).class("number marked"),
+            (true, false) => element(tag).class("number"),
+            (false, _) => element(tag),
+        };
         let cell = match &self.language {
             Some(language) => cell.child(element("bdi").attribute("lang", language).text(&self.shown)),
             None if self.is_strong => cell.child(element("strong").text(&self.shown)),
             None => cell.text(&self.shown),
         };
-        let cell = if self.marks.is_empty() { cell } else { cell.child(element("sup").text(&self.marks)) };
+        let cell = if is_marked { cell.child(element("sup").text(&self.marks)) } else { cell };
         if self.beside.is_empty() { cell } else { cell.text(" ").child(element("small").text(&self.beside)) }
     }
 
@@ -135,6 +140,9 @@ impl Table {
     /// The table in a box that scrolls sideways on narrow screens, reachable by keyboard; `file` is its CSV file.
     pub(super) fn html(&self, file: &str) -> Html {
         let is_number = |column: usize| column > 0 && self.rows.iter().any(|row| row[column].is_number);
+        let rows = || self.rows.iter().chain(&self.total);
+        let has_marks = |column: usize| rows().any(|row| !row[column].marks.is_empty());
+        let marked: Vec<bool> = (0..self.columns.len()).map(has_marks).collect();
         let header = self.columns.iter().enumerate().map(|(column, title)| {
             let cell = element("th").attribute("scope", "col").text(title);
             if is_number(column) { cell.class("number") } else { cell }
@@ -142,9 +150,9 @@ impl Table {
         let csv = element("a").class("csv").attribute("href", file).attribute("download", "").text("CSV");
         let caption = element("caption").text(&self.caption).text(" ").child(csv);
         let table = element("table").child(caption).child(element("thead").child(element("tr").children(header)));
-        let table = table.child(element("tbody").children(self.rows.iter().map(|row| html_row(row))));
+        let table = table.child(element("tbody").children(self.rows.iter().map(|row| html_row(row, &marked))));
         let table = match &self.total {
-            Some(total) => table.child(element("tfoot").child(html_row(total))),
+            Some(total) => table.child(element("tfoot").child(html_row(total, &marked))),
             None => table,
         };
         let region = element("div").class("scroll").attribute("role", "region").attribute("tabindex", "0");
@@ -161,10 +169,10 @@ impl Table {
     }
 }
 
-fn html_row(cells: &[Cell]) -> Element {
-    let (name, values) = cells.split_first().expect("a row has a name");
-    let name = name.html("th").attribute("scope", "row");
-    element("tr").child(name).children(values.iter().map(|cell| cell.html("td")))
+fn html_row(cells: &[Cell], marked: &[bool]) -> Element {
+    let mut cells = cells.iter().zip(marked);
+    let name = cells.next().map(|(name, is_marked)| name.html("th", *is_marked).attribute("scope", "row"));
+    element("tr").children(name).children(cells.map(|(cell, is_marked)| cell.html("td", *is_marked)))
 }
 
 fn quoted(field: &str) -> String {
@@ -232,12 +240,12 @@ mod tests {
         <tr>
         <th scope="row">=SUM(A1), &quot;x&quot;</th>
         <td class="number">12,345</td>
-        <td class="number">25.0 %<sup>†</sup> <small>± 0.1</small></td></tr></tbody>
+        <td class="number marked">25.0 %<sup>†</sup> <small>± 0.1</small></td></tr></tbody>
         <tfoot>
         <tr>
         <th scope="row">All</th>
         <td class="number">–</td>
-        <td class="number">–</td></tr></tfoot></table></div>
+        <td class="number marked">–<sup></sup></td></tr></tfoot></table></div>
         "#);
     }
 
