@@ -5,10 +5,9 @@ use super::material::{Material, ROLES, Shared};
 use super::page::{Section, folded};
 use super::table::{Cell, Table};
 use crate::artefact::Summary;
-use crate::error::Result;
 
 /// The section.
-pub(super) fn counts(material: &Material<'_>) -> Result<Section> {
+pub(super) fn counts(material: &Material<'_>) -> Section {
     let mut section = Section::new("counts", "What went through the pipeline");
     section.say(
         "Each stage as its manifest counts it. Counts of single languages and topics are folded away; what a stage counts \
@@ -18,7 +17,7 @@ pub(super) fn counts(material: &Material<'_>) -> Result<Section> {
         let pieces = material.shared(role).iter().map(|shared| stage(role, shared, &mut section)).collect();
         section.grid(pieces);
     }
-    Ok(section)
+    section
 }
 
 fn stage(role: &str, shared: &Shared<'_>, section: &mut Section) -> Html {

@@ -126,11 +126,11 @@ impl Maker<'_> {
         let model = self.artefact("model", "x", |_, summary| {
             summary.note("the weights were rounded to 4 bits (Q4_0) by the package they came in");
         });
-        let candidates = self.per_language("mine", "LANG.jsonl", |partition, query| self.candidates(partition, query));
+        let candidates = self.per_language("mine", "LANG.jsonl", |partition, query| Self::candidates(partition, query));
         let judgements = self.artefact("judge", "x", |draft, summary| self.fill_judgements(draft, summary));
         let supplement = self.per_language("generate", "LANG.jsonl", |partition, query| {
             let text = &partition.split(Split::Train).unwrap().queries.query(query).text;
-            let list = self.candidates(partition, query)["candidates"].as_array().unwrap()[1].clone();
+            let list = Self::candidates(partition, query)["candidates"].as_array().unwrap()[1].clone();
             let judgement =
                 json!({ "passage": list["passage"], "verdict": "negative", "accuracy": 0, "completeness": 1 });
             json!({ "query": id(partition, query), "summary": text, "generated": format!("{text} 2"), "novelty": 0.5,
@@ -180,7 +180,7 @@ impl Maker<'_> {
             .collect()
     }
 
-    fn candidates(&self, partition: &Partition, query: QueryIndex) -> Value {
+    fn candidates(partition: &Partition, query: QueryIndex) -> Value {
         let listed = Self::listed(partition, query);
         let candidate = |(rank, passage): (usize, &PassageIndex)| {
             let score = 0.9 - 0.01 * (rank as f64 + f64::from(query.0));

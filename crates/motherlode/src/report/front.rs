@@ -5,7 +5,6 @@ use super::material::{Material, seconds};
 use super::page::Section;
 use super::table::{grouped, minus, signed};
 use crate::dataset::{Dataset, Split};
-use crate::error::Result;
 use crate::evaluate::compare::{CompareConfig, Difference, MeasureComparison, SystemComparison};
 use crate::evaluate::{Judgements, Measure};
 use crate::llm::Usage;
@@ -14,7 +13,7 @@ use crate::llm::Usage;
 pub(super) const HEADLINE: Measure = Measure::Ndcg(10);
 
 /// The front of the page.
-pub(super) fn front(material: &Material<'_>) -> Result<Section> {
+pub(super) fn front(material: &Material<'_>) -> Section {
     let mut section = Section::new("front", "");
     section.say(deeds(material));
     let answers = answers(material);
@@ -26,7 +25,7 @@ pub(super) fn front(material: &Material<'_>) -> Result<Section> {
         section.add(notes);
     }
     section.say(cost(material));
-    Ok(section)
+    section
 }
 
 /// What was done, in one paragraph, as far as the artefacts say it.

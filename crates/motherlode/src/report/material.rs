@@ -66,10 +66,10 @@ impl<'a> Material<'a> {
     pub(super) fn shared(&self, role: &str) -> Vec<Shared<'a>> {
         let mut found: Vec<(&'a Arm, &'a Artefact)> = Vec::new();
         for arm in &self.experiment.arms {
-            if let Some(artefact) = arm.artefacts.get(role) {
-                if !found.iter().any(|(_, other)| other.key() == artefact.key()) {
-                    found.push((arm, artefact));
-                }
+            if let Some(artefact) = arm.artefacts.get(role)
+                && !found.iter().any(|(_, other)| other.key() == artefact.key())
+            {
+                found.push((arm, artefact));
             }
         }
         let shared = |(arm, artefact): (&'a Arm, &'a Artefact)| {

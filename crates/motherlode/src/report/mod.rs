@@ -20,8 +20,6 @@ mod negatives;
 mod page;
 mod provenance;
 mod quality;
-#[cfg(test)]
-mod render;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -69,15 +67,15 @@ pub struct Experiment {
 pub fn report(experiment: &Experiment, folder: &Path) -> Result<()> {
     let material = Material::open(experiment)?;
     let sections = [
-        quality::quality(&material)?,
-        counts::counts(&material)?,
+        quality::quality(&material),
+        counts::counts(&material),
         judging::judging(&material)?,
         examples::false_negatives(&material)?,
         examples::supplements(&material)?,
         negatives::negatives(&material)?,
         training::training(&material)?,
-        provenance::provenance(&material)?,
+        provenance::provenance(&material),
     ];
     let sections: Vec<page::Section> = sections.into_iter().filter(|section| !section.is_empty()).collect();
-    page::write(folder, &experiment.name, front::front(&material)?, &sections)
+    page::write(folder, &experiment.name, front::front(&material), &sections)
 }

@@ -5,10 +5,9 @@ use super::material::{Material, seconds};
 use super::page::Section;
 use super::table::{Cell, Table};
 use crate::artefact::Artefact;
-use crate::error::Result;
 
 /// The section.
-pub(super) fn provenance(material: &Material<'_>) -> Result<Section> {
+pub(super) fn provenance(material: &Material<'_>) -> Section {
     let mut section = Section::new("provenance", "Where every number comes from");
     section.say(
         "Equal keys mean equal configuration, seed and inputs, and so equal results. The configurations are folded under \
@@ -31,7 +30,7 @@ pub(super) fn provenance(material: &Material<'_>) -> Result<Section> {
     section.table("artefacts", &table);
     let configurations = material.artefacts().into_iter().map(|(role, artefact)| configuration(role, artefact));
     section.add(element("div").class("configurations").children(configurations));
-    Ok(section)
+    section
 }
 
 fn arms(material: &Material<'_>, artefact: &Artefact) -> String {

@@ -7,7 +7,6 @@ use super::material::{Material, language_name};
 use super::page::{Section, folded};
 use super::table::{Cell, Table, minus, signed};
 use crate::corpus::Language;
-use crate::error::Result;
 use crate::evaluate::compare::{Difference, MeasureComparison, SeedMean, SystemComparison};
 use crate::evaluate::{Judgements, Measure};
 
@@ -15,7 +14,7 @@ use crate::evaluate::{Judgements, Measure};
 const SHOWN: [Measure; 2] = [HEADLINE, Measure::Recall(100)];
 
 /// The section.
-pub(super) fn quality(material: &Material<'_>) -> Result<Section> {
+pub(super) fn quality(material: &Material<'_>) -> Section {
     let mut section = Section::new("quality", "Quality per language");
     section.say(legend(material));
     for judgements in [Judgements::Qrels, Judgements::Truth] {
@@ -32,7 +31,7 @@ pub(super) fn quality(material: &Material<'_>) -> Result<Section> {
     let file = section.file("all measures", material.comparison.to_csv());
     let link = element("a").attribute("href", file).attribute("download", "").text("one CSV file");
     section.add(element("p").text("All measures, systems and languages with all digits are in ").child(link).text("."));
-    Ok(section)
+    section
 }
 
 fn legend(material: &Material<'_>) -> String {
@@ -132,9 +131,8 @@ impl Column<'_> {
         let Self::System(system) = self else { return String::new() };
         match language.map(|language| system.languages.get(language)) {
             Some(Some(difference)) => marks(difference, alpha),
-            Some(None) => String::new(),
             None if system.macro_mean.p_randomisation < alpha => "*".to_owned(),
-            None => String::new(),
+            _ => String::new(),
         }
     }
 }
