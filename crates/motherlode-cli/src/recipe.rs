@@ -12,7 +12,7 @@ use crate::terminal::Terminal;
 pub(crate) fn run(arguments: &RecipeArguments, terminal: &Terminal) -> anyhow::Result<String> {
     let variants = settings::load(&arguments.recipe, &arguments.set)?;
     let progress = Progress::new(terminal);
-    let engine = CpuEngine::default();
+    let engine = CpuEngine;
     let workshop = Workshop::new(&arguments.work, &engine, &progress);
     let finished = walk::run(&workshop, &variants)?;
     terminal.finish();
@@ -23,7 +23,7 @@ pub(crate) fn run(arguments: &RecipeArguments, terminal: &Terminal) -> anyhow::R
 pub(crate) fn plan(arguments: &RecipeArguments, terminal: &Terminal) -> anyhow::Result<String> {
     let variants = settings::load(&arguments.recipe, &arguments.set)?;
     let progress = Progress::new(terminal);
-    let engine = CpuEngine::default();
+    let engine = CpuEngine;
     let workshop = Workshop::new(&arguments.work, &engine, &progress);
     Ok(plan::plan(&workshop, &variants)?.to_string())
 }
@@ -31,7 +31,7 @@ pub(crate) fn plan(arguments: &RecipeArguments, terminal: &Terminal) -> anyhow::
 /// Prints which stages are there.
 pub(crate) fn status(arguments: &RecipeArguments, _terminal: &Terminal) -> anyhow::Result<String> {
     let variants = settings::load(&arguments.recipe, &arguments.set)?;
-    let engine = CpuEngine::default();
+    let engine = CpuEngine;
     let silent = Progress::silent();
     let workshop = Workshop::new(&arguments.work, &engine, &silent).only_look();
     Ok(status::status(&workshop, &variants))

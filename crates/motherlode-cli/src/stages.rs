@@ -136,7 +136,7 @@ pub(crate) struct Encode {
 
 impl Encode {
     pub(crate) fn run(&self, terminal: &Terminal) -> anyhow::Result<String> {
-        let (dataset, model, engine) = (dataset(&self.dataset)?, Artefact::open(&self.model)?, CpuEngine::default());
+        let (dataset, model, engine) = (dataset(&self.dataset)?, Artefact::open(&self.model)?, CpuEngine);
         let splits: Vec<Split> =
             Split::ALL.into_iter().filter(|split| dataset.partitions.iter().any(|p| p.has(*split))).collect();
         let inputs = encode::EncodeInputs {
@@ -402,7 +402,7 @@ impl Train {
         let (model, candidates) = (Artefact::open(&self.model)?, optional(self.candidates.as_deref())?);
         let judgements = optional(self.judgements.as_deref())?;
         let name = model.manifest().config["name"].as_str().unwrap_or("model").to_owned();
-        let engine = CpuEngine::default();
+        let engine = CpuEngine;
         let inputs = train::TrainInputs {
             dataset: &dataset,
             batches: &batches?,

@@ -1,4 +1,5 @@
 //! `recipes/smoke.toml` from end to end: a straight run, runs that are killed, a hostile passage, errors of the command.
+#![expect(clippy::unwrap_used, reason = "a test stops where something unexpected happens")]
 
 mod stand_in;
 

@@ -4,13 +4,13 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 
 /// Answers until the test process ends.
-pub struct Server {
+pub(crate) struct Server {
     address: SocketAddr,
 }
 
 impl Server {
     /// Listens on a free port.
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         std::thread::spawn(move || {
@@ -22,7 +22,7 @@ impl Server {
     }
 
     /// What goes into `llm.endpoints`.
-    pub fn address(&self) -> String {
+    pub(crate) fn address(&self) -> String {
         format!("http://{}/v1", self.address)
     }
 }

@@ -43,6 +43,7 @@ impl<'a> View<'a> {
     }
 
     /// The same matrix with rows and columns exchanged.
+    #[must_use]
     pub fn transposed(self) -> Self {
         Self {
             rows: self.columns,
@@ -54,6 +55,7 @@ impl<'a> View<'a> {
     }
 
     /// The rows from `first` on, `rows` of them.
+    #[must_use]
     pub fn rows(self, first: usize, rows: usize) -> Self {
         assert!(first + rows <= self.rows, "rows beyond the matrix");
         let values = if rows == 0 { &[] } else { &self.values[first * self.row_stride..] };
@@ -251,7 +253,7 @@ fn inner<S: Simd>(simd: S, left: &[f32], right: &[S::f32s]) -> Sums<S> {
     sums
 }
 
-impl<'a> Start<'a> {
+impl Start<'_> {
     #[inline(always)]
     fn columns(self, columns: Range<usize>) -> Self {
         if let Self::Bias(bias) = self { Self::Bias(&bias[columns]) } else { self }
@@ -280,13 +282,13 @@ impl<'a> Start<'a> {
 struct Columns<'a> {
     values: &'a mut [f32],
     row_stride: usize,
-    columns: Range<usize>,
+    range: Range<usize>,
 }
 
 impl ViewMut<'_> {
     #[inline(always)]
     fn columns(&mut self, columns: Range<usize>) -> Columns<'_> {
-        Columns { values: self.values, row_stride: self.row_stride, columns }
+        Columns { values: self.values, row_stride: self.row_stride, range: columns }
     }
 }
 
@@ -294,9 +296,9 @@ impl Columns<'_> {
     /// Writes start + sums to the given rows.
     #[inline(always)]
     fn put<S: Simd>(&mut self, simd: S, start: Start, sums: &Sums<S>, rows: Range<usize>) {
-        let full = self.columns.len() == VECTORS * S::F32_LANES;
+        let full = self.range.len() == VECTORS * S::F32_LANES;
         for (row, sums) in rows.zip(sums) {
-            let row = &mut self.values[row * self.row_stride..][self.columns.clone()];
+            let row = &mut self.values[row * self.row_stride..][self.range.clone()];
             if full {
                 let (targets, _) = S::as_mut_simd_f32s(row);
                 for (index, (target, sum)) in targets.iter_mut().zip(sums).enumerate() {

@@ -126,7 +126,7 @@ impl Maker<'_> {
         let model = self.artefact("model", "x", |_, summary| {
             summary.note("the weights were rounded to 4 bits (Q4_0) by the package they came in");
         });
-        let candidates = self.per_language("mine", "LANG.jsonl", |partition, query| Self::candidates(partition, query));
+        let candidates = self.per_language("mine", "LANG.jsonl", Self::candidates);
         let judgements = self.artefact("judge", "x", |draft, summary| self.fill_judgements(draft, summary));
         let supplement = self.per_language("generate", "LANG.jsonl", |partition, query| {
             let text = &partition.split(Split::Train).unwrap().queries.query(query).text;
