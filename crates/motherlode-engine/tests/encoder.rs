@@ -1,4 +1,5 @@
 //! Encoders through the seam: laws that hold for any model, refusals, and agreement with transformers on real weights.
+#![expect(clippy::unwrap_used, reason = "a test stops where something unexpected happens")]
 
 use std::path::Path;
 

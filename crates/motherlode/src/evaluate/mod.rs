@@ -1,7 +1,7 @@
 //! Evaluation: measures equal to `trec_eval`'s, and tests of whether a difference is one.
 //!
 //! [`evaluate`] reads a data set and a run (`LANG.SPLIT.trec`) and writes `LANG.jsonl`, a [`QueryMeasures`] a line, and
-//! `measures.json`, a [`MeasureTable`]. [`compare`] reads such artefacts and writes a [`Comparison`]. A query is scored
+//! `measures.json`, a [`MeasureTable`]. [`compare()`] reads such artefacts and writes a [`Comparison`]. A query is scored
 //! if people judged any passage for it. Neither ranks anything: `search` and `fuse` do.
 //!
 //! *Errors*: a run of another stage or without a language of the data set; a line that is no line of a run or of the
