@@ -7,6 +7,15 @@
 //! the block written on them have their backward pass beside the forward pass. There is no `unsafe`.
 //!
 //! From the outside in: `trainer` and `network` (the encoder), `block` (one transformer block), [`kernel`] (slices).
+#![cfg_attr(
+    test,
+    expect(
+        clippy::float_cmp,
+        clippy::large_stack_arrays,
+        clippy::type_complexity,
+        reason = "tests compare bit for bit, and keep their cases in one place"
+    )
+)]
 
 mod block;
 mod config;

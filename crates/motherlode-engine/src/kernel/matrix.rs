@@ -1,9 +1,9 @@
 //! Matrix products: out (+)= left · right, on the calling thread.
 //!
 //! Both operands are first packed into the order in which the inner kernel reads them: `right` into panels of as many
-//! columns as two vector registers hold, `left` into panels of [`ROWS`] rows. A weight matrix is packed once and used
+//! columns as two vector registers hold, `left` into panels of `ROWS` rows. A weight matrix is packed once and used
 //! for many products. Every element of the result is the same chain of fused multiply-adds over the inner index, in
-//! blocks of [`DEPTH`], whatever else is in the matrices: a row of the result depends on its own row of `left` alone,
+//! blocks of `DEPTH`, whatever else is in the matrices: a row of the result depends on its own row of `left` alone,
 //! bit for bit. Source: the loop order is that of Goto and van de Geijn, "Anatomy of high-performance matrix
 //! multiplication" (2008).
 
@@ -15,7 +15,7 @@ use pulp::{Arch, Simd, WithSimd};
 const ROWS: usize = 6;
 /// Inner indices taken together: a panel of `right` of this depth stays in the first-level cache, or nearly.
 const DEPTH: usize = 384;
-/// Rows of `left` packed together: of this many rows and [`DEPTH`] they stay in the second-level cache.
+/// Rows of `left` packed together: of this many rows and `DEPTH` they stay in the second-level cache.
 const BLOCK: usize = 20 * ROWS;
 /// Vector registers that one row of a panel of `right` fills.
 const VECTORS: usize = 2;
@@ -162,7 +162,7 @@ fn pack_panel<const N: usize>(target: &mut [f32], right: View, columns: Range<us
     }
 }
 
-/// Packs the given rows of `left` over the given inner indices: panels of [`ROWS`] rows, zeros beyond the last row.
+/// Packs the given rows of `left` over the given inner indices: panels of `ROWS` rows, zeros beyond the last row.
 #[inline(always)]
 fn pack_left(target: &mut Vec<f32>, left: View, rows: Range<usize>, depth: Range<usize>) {
     let panel = depth.len() * ROWS;
