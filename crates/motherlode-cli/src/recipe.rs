@@ -1,5 +1,6 @@
-//! The verbs over a recipe: `run`, `plan`, `status`.
+//! The verbs over a recipe: `run`, `plan`, `status`, `report`.
 
+use anyhow::Context;
 use motherlode::progress::Progress;
 use motherlode::recipe::place::Workshop;
 use motherlode::recipe::{plan, settings, status, walk};
@@ -16,7 +17,20 @@ pub(crate) fn run(arguments: &RecipeArguments, terminal: &Terminal) -> anyhow::R
     let workshop = Workshop::new(&arguments.work, &engine, &progress);
     let finished = walk::run(&workshop, &variants)?;
     terminal.finish();
-    Ok(format!("{}\nreport: {}", finished.table, finished.page.display()))
+    Ok(told(&finished))
+}
+
+/// Writes the pages from what is there; prints the comparison and where the page is.
+pub(crate) fn report(arguments: &RecipeArguments, _terminal: &Terminal) -> anyhow::Result<String> {
+    let variants = settings::load(&arguments.recipe, &arguments.set)?;
+    let (engine, silent) = (CpuEngine, Progress::silent());
+    let workshop = Workshop::new(&arguments.work, &engine, &silent).only_look();
+    let finished = walk::pages(&workshop, &variants);
+    Ok(told(&finished.with_context(|| format!("run {} first", arguments.recipe.display()))?))
+}
+
+fn told(finished: &walk::Finished) -> String {
+    format!("{}\nreport: {}", finished.table, finished.page.display())
 }
 
 /// Prints what the recipe will take.

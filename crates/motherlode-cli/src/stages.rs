@@ -6,10 +6,12 @@ use anyhow::Context;
 use clap::{Args, ValueEnum};
 use motherlode::artefact::Artefact;
 use motherlode::config;
+use motherlode::corpus::Language;
 use motherlode::dataset::{Dataset, Split};
 use motherlode::llm::Llm;
 use motherlode::progress::Progress;
-use motherlode::{batch, encode, evaluate, fetch, fuse, index, judge, mine, sample, search, topic, train};
+use motherlode::recipe::ensemble::Ensemble;
+use motherlode::{batch, encode, evaluate, fetch, fuse, generate, index, judge, mine, sample, search, topic, train};
 use motherlode_engine::CpuEngine;
 use serde::de::DeserializeOwned;
 
@@ -269,6 +271,74 @@ impl Judge {
         let inputs = judge::JudgeInputs { dataset: &dataset, candidates: &candidates, split: Split::Train };
         let config = self.knobs.section("judge")?;
         Ok(told(&judge::judge(&inputs, &config, self.knobs.seed, &llm, &self.knobs.out, &Progress::new(terminal))?))
+    }
+}
+
+/// Arguments of `generate`.
+#[derive(Args)]
+pub(crate) struct Generate {
+    /// The data set's artefact.
+    dataset: PathBuf,
+    /// Candidates made by `mine`.
+    candidates: PathBuf,
+    /// Verdicts made by `judge` over these candidates.
+    judgements: PathBuf,
+    /// Vectors of the model that is to be tuned.
+    #[arg(long)]
+    vectors: PathBuf,
+    /// The retrievers, fused as section [fuse] says: name=INDEX, or name=VECTORS,MODEL.
+    #[arg(required = true)]
+    members: Vec<String>,
+    /// A fastText language model, for `generate.language_check=fasttext`.
+    #[arg(long)]
+    language_model: Option<PathBuf>,
+    /// Every answer is kept here.
+    #[arg(long, default_value = "work/ledger.sqlite")]
+    ledger: PathBuf,
+    /// JSON Lines files of recorded answers.
+    #[arg(long)]
+    recorded: Vec<PathBuf>,
+    #[command(flatten)]
+    knobs: Knobs,
+}
+
+impl Generate {
+    pub(crate) fn run(&self, terminal: &Terminal) -> anyhow::Result<String> {
+        let (dataset, candidates) = (dataset(&self.dataset)?, Artefact::open(&self.candidates)?);
+        let (judgements, vectors) = (Artefact::open(&self.judgements)?, Artefact::open(&self.vectors)?);
+        let llm = Llm::open(&self.ledger, &self.recorded, &self.knobs.section("llm")?)?;
+        let ensemble = self.ensemble(&candidates)?;
+        let retrieve = |language: &Language, queries: &[(String, String)]| {
+            ensemble.retrieve(&CpuEngine, &dataset, &vectors, (language, queries))
+        };
+        let inputs = generate::GenerateInputs {
+            dataset: &dataset,
+            split: Split::Train,
+            candidates: &candidates,
+            judgements: &judgements,
+            language_model: self.language_model.as_deref(),
+        };
+        let (config, progress) = (self.knobs.section("generate")?, Progress::new(terminal));
+        Ok(told(&generate::generate(&inputs, &config, &llm, &self.knobs.out, &retrieve, &progress)?))
+    }
+
+    /// The members, mined as the first candidates were and encoding as their vectors' manifests say.
+    fn ensemble(&self, candidates: &Artefact) -> anyhow::Result<Ensemble> {
+        let mine = serde_json::from_value(candidates.manifest().config.clone())?;
+        let mut ensemble = Ensemble::new(self.knobs.section("fuse")?, mine);
+        for member in &self.members {
+            let (name, source) =
+                member.split_once('=').with_context(|| format!("`{member}`: expected name=INDEX or name=VECTORS,MODEL"))?;
+            match source.split_once(',') {
+                None => ensemble.lexical(name, Artefact::open(Path::new(source))?.expect_stage("index")?),
+                Some((vectors, model)) => {
+                    let vectors = Artefact::open(Path::new(vectors))?.expect_stage(encode::STAGE)?;
+                    let encoder = serde_json::from_value(vectors.manifest().config["encoder"].clone())?;
+                    ensemble.dense(name, vectors, Artefact::open(Path::new(model))?, encoder);
+                }
+            }
+        }
+        Ok(ensemble)
     }
 }
 

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::text::language::LanguageCheck;
 
 /// How new queries are written.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -15,19 +16,6 @@ pub enum Method {
     /// From a summary of the positive with regard to the query.
     #[default]
     BackForward,
-}
-
-/// How the language of a new query is checked.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum LanguageCheck {
-    /// Not at all.
-    None,
-    /// By the script of most letters, which cannot tell languages of one script apart.
-    #[default]
-    Script,
-    /// By a fastText language identification model, such as `lid.176.ftz`.
-    Fasttext,
 }
 
 /// Which queries get a supplement, and how it is found.

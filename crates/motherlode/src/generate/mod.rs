@@ -16,7 +16,7 @@ mod stage;
 mod tests;
 mod write;
 
-pub use config::{GenerateConfig, LanguageCheck, Method};
+pub use config::{GenerateConfig, Method};
 pub use stage::{Found, Retrieve, generate, supplement};
 pub use write::{GenerateInputs, Generated, Written, write_queries};
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use super::write::{GenerateInputs, Generated, Written, write_queries};
-use super::{GenerateConfig, LanguageCheck, QuerySupplement, Rejection};
+use super::{GenerateConfig, QuerySupplement, Rejection};
 use crate::artefact::{Artefact, Outcome, Recipe, Summary, draft, hash_file};
 use crate::corpus::Language;
 use crate::dataset::{Partition, Split};
@@ -13,6 +13,7 @@ use crate::judge::{self, Judge, QueryJudgements, Verdict};
 use crate::llm::Llm;
 use crate::mine::{Candidate, QueryCandidates};
 use crate::progress::Progress;
+use crate::text::language::LanguageCheck;
 
 /// Version of the stage's files and of what stands in them.
 const FORMAT: u32 = 1;

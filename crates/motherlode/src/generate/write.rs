@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::Rejection;
-use super::check::{Checker, clean};
+use super::check::{clean, rejection};
 use super::config::{GenerateConfig, Method};
 use super::prompt;
 use crate::artefact::Artefact;
@@ -15,6 +15,7 @@ use crate::judge::{self, JudgeConfig, QueryJudgements, UnjudgedRule, Verdict};
 use crate::llm::{Llm, Message, Parameters, Reply, Request};
 use crate::mine::QueryCandidates;
 use crate::progress::Progress;
+use crate::text::language::Checker;
 
 /// What generation reads.
 #[derive(Clone, Copy)]
@@ -87,7 +88,8 @@ pub fn write_queries(
     progress: &Progress,
 ) -> Result<Written> {
     config.validate()?;
-    let checker = Checker::new(config.language_check, inputs.language_model)?;
+    let languages = inputs.dataset.partitions.iter().map(|partition| &partition.language);
+    let checker = Checker::open(config.language_check, inputs.language_model, languages)?;
     let short = if config.method == Method::None { Vec::new() } else { short_queries(inputs, config)? };
     let sources = sources(&short, config, llm, progress)?;
     let request =
@@ -106,7 +108,7 @@ pub fn write_queries(
             }
         };
         let text = clean(&reply);
-        let rejected = checker.rejection(&text, short.text, short.language);
+        let rejected = rejection(&text, short.text, short.language, &checker);
         let generated = Generated { query: short.id.clone(), summary, text, rejected };
         written.queries.entry(short.language.clone()).or_default().push(generated);
     }

@@ -5,7 +5,7 @@
 //! `{"model", "prompt", "parameters", "attempt" (absent for 0), "messages", "answer", "prompt_tokens",
 //! "completion_tokens"}`; the key is always computed from these.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard};
@@ -43,6 +43,17 @@ pub struct Imported {
     pub added: u64,
     /// Answers whose request was answered already; the ledger keeps the answer it had.
     pub known: u64,
+}
+
+/// What a ledger holds of one model and prompt.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Holding {
+    /// Answers.
+    pub answers: u64,
+    /// Tokens of their requests.
+    pub prompt_tokens: u64,
+    /// Tokens of the answers.
+    pub completion_tokens: u64,
 }
 
 /// A line of the exchange format.
@@ -168,6 +179,43 @@ impl Ledger {
         }
     }
 
+    /// What the ledger holds, by model and prompt.
+    ///
+    /// # Errors
+    /// A damaged row, as in [`verify`](Self::verify).
+    pub fn stats(&self) -> Result<BTreeMap<(String, String), Holding>> {
+        let mut stats: BTreeMap<(String, String), Holding> = BTreeMap::new();
+        self.for_each(|_, canonical, answer| {
+            let request = self.request_of(canonical)?;
+            let holding = stats.entry((request.model, request.prompt)).or_default();
+            holding.answers += 1;
+            holding.prompt_tokens += answer.prompt_tokens;
+            holding.completion_tokens += answer.completion_tokens;
+            Ok(())
+        })?;
+        Ok(stats)
+    }
+
+    /// Checks that every request can be read and stands under its own key; the number of answers.
+    ///
+    /// # Errors
+    /// The first row that is damaged.
+    pub fn verify(&self) -> Result<u64> {
+        let mut rows = 0;
+        self.for_each(|key, canonical, _| {
+            rows += 1;
+            if self.request_of(canonical)?.key() == key {
+                return Ok(());
+            }
+            Err(Error::file(&self.path, format!("the answer under key {key} is to another request; merge what is whole")))
+        })?;
+        Ok(rows)
+    }
+
+    fn request_of(&self, canonical: &str) -> Result<Request> {
+        request_of(canonical).map_err(|message| Error::file(&self.path, message))
+    }
+
     /// Visits key, canonical request and answer of every row, ordered by request.
     fn for_each(&self, mut visit: impl FnMut(&str, &str, Answer) -> Result<()>) -> Result<()> {
         let connection = self.connection();
@@ -269,9 +317,14 @@ fn parse(text: &str) -> std::result::Result<(Request, Answer), String> {
     Ok((request, answer))
 }
 
-fn line_of(canonical: &str, answer: Answer) -> std::result::Result<String, String> {
+fn request_of(canonical: &str) -> std::result::Result<Request, String> {
     let (model, prompt, parameters, attempt, messages) =
         serde_json::from_str(canonical).map_err(|error| format!("a request in the ledger is damaged: {error}"))?;
+    Ok(Request { model, prompt, parameters, attempt, messages, about: String::new() })
+}
+
+fn line_of(canonical: &str, answer: Answer) -> std::result::Result<String, String> {
+    let Request { model, prompt, parameters, attempt, messages, .. } = request_of(canonical)?;
     let Answer { text: answer, prompt_tokens, completion_tokens } = answer;
     let line = Line { model, prompt, parameters, attempt, messages, answer, prompt_tokens, completion_tokens };
     serde_json::to_string(&line).map_err(|error| error.to_string())
@@ -348,6 +401,23 @@ mod tests {
         assert_eq!(text.trim_end(), expected);
         let error = export(&ledger, Some(&BTreeSet::from(["x".to_owned()]))).unwrap_err().to_string();
         assert!(error.contains("1 of 1 keys have no answer"), "{error}");
+    }
+
+    #[test]
+    fn stats_count_by_model_and_prompt_and_verify_finds_a_forged_row() {
+        let folder = tempfile::tempdir().unwrap();
+        let ledger = Ledger::open(&folder.path().join("a")).unwrap();
+        ledger.put(&request("one"), &answer("1")).unwrap();
+        ledger.put(&Request { model: "other".into(), ..request("one") }, &answer("1")).unwrap();
+        ledger.put(&request("two"), &answer("2")).unwrap();
+        let stats = ledger.stats().unwrap();
+        let holding = |answers| Holding { answers, prompt_tokens: 3 * answers, completion_tokens: answers };
+        assert_eq!(stats[&("m".to_owned(), "p".to_owned())], holding(2));
+        assert_eq!(stats[&("other".to_owned(), "p".to_owned())], holding(1));
+        assert_eq!(ledger.verify().unwrap(), 3);
+        insert(&ledger.connection(), "forged", &request("three").canonical(), &answer("3")).unwrap();
+        let message = ledger.verify().unwrap_err().to_string();
+        assert!(message.contains("key forged is to another request"), "{message}");
     }
 
     #[test]

@@ -20,7 +20,7 @@ pub(crate) mod stand_in;
 
 pub use budget::Usage;
 pub use config::LlmConfig;
-pub use ledger::{Imported, Ledger};
+pub use ledger::{Holding, Imported, Ledger};
 pub use request::{Answer, Message, Parameters, Request, Role, estimate_tokens, fence};
 
 use std::collections::{HashMap, HashSet};

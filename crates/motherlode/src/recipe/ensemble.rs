@@ -1,4 +1,4 @@
-//! The ensemble of a recipe: its members' runs, and retrieval for queries that did not exist when the runs were made.
+//! The ensemble: its members, and retrieval for queries that did not exist when their runs were made.
 
 use std::collections::BTreeSet;
 
@@ -16,8 +16,8 @@ use crate::progress::Progress;
 use crate::run::Ranking;
 use crate::search::DEFAULT_MEMORY;
 
-/// The members with what is needed to ask them anew.
-pub(super) struct Ensemble {
+/// The retrievers, asked one by one, and how their answers become candidates.
+pub struct Ensemble {
     fuse: FuseConfig,
     mine: MineConfig,
     members: Vec<Asked>,
@@ -25,7 +25,6 @@ pub(super) struct Ensemble {
 
 struct Asked {
     name: String,
-    run: Artefact,
     source: Source,
 }
 
@@ -41,47 +40,58 @@ enum Source {
 }
 
 impl Ensemble {
-    pub(super) fn new(fuse: FuseConfig, mine: MineConfig) -> Self {
+    /// An ensemble without members.
+    pub fn new(fuse: FuseConfig, mine: MineConfig) -> Self {
         Self { fuse, mine, members: Vec::new() }
     }
 
-    pub(super) fn lexical(&mut self, name: &str, run: Artefact, index: Artefact) {
-        self.members.push(Asked { name: name.to_owned(), run, source: Source::Lexical { index: Box::new(index) } });
+    /// Adds BM25 over an artefact of `index`.
+    pub fn lexical(&mut self, name: &str, index: Artefact) {
+        self.members.push(Asked { name: name.to_owned(), source: Source::Lexical { index: Box::new(index) } });
     }
 
-    pub(super) fn dense(&mut self, name: &str, run: Artefact, vectors: Artefact, model: (Artefact, EncoderConfig)) {
-        let (model, encoder) = model;
+    /// Adds an encoder: the passages' vectors, and the model that made them, used in the same way.
+    pub fn dense(&mut self, name: &str, vectors: Artefact, model: Artefact, encoder: EncoderConfig) {
         let source = Source::Dense(Box::new(Dense { vectors, model, encoder }));
-        self.members.push(Asked { name: name.to_owned(), run, source });
+        self.members.push(Asked { name: name.to_owned(), source });
     }
 
-    /// What `fuse` takes: vectors for `concat`, else runs.
+    /// What `fuse` takes: vectors for `concat`, else the members' `runs`, in their order.
     ///
     /// # Errors
     /// `concat` with a member that has no vectors.
-    pub(super) fn fused(&self) -> Result<Vec<fuse::Member<'_>>> {
-        let without = |member: &&Asked| self.fuse.method == Method::Concat && member.source.vectors().is_none();
-        if let Some(Asked { name, .. }) = self.members.iter().find(without) {
+    pub(super) fn fused<'a>(&'a self, runs: &'a [Artefact]) -> Result<Vec<fuse::Member<'a>>> {
+        let concat = self.fuse.method == Method::Concat;
+        if let Some(Asked { name, .. }) = self.members.iter().find(|member| concat && member.vectors().is_none()) {
             let message =
                 format!("`fuse.method = \"concat\"` needs vectors, and `{name}` has none; use rrf or combsum");
             return Err(Error::config(message));
         }
-        Ok(self.members.iter().map(|member| member.fused(self.fuse.method)).collect())
+        let member = |(member, run): (&'a Asked, &'a Artefact)| fuse::Member {
+            name: &member.name,
+            artefact: member.vectors().filter(|_| concat).unwrap_or(run),
+        };
+        Ok(self.members.iter().zip(runs).map(member).collect())
     }
 
-    /// The members' runs over the train queries, for the evidence.
-    pub(super) fn runs(&self) -> Vec<mine::Member<'_>> {
-        self.members.iter().map(|member| mine::Member { name: &member.name, run: &member.run }).collect()
+    /// The members' `runs` over the train queries, for the evidence.
+    pub(super) fn evidence<'a>(&'a self, runs: &'a [Artefact]) -> Vec<mine::Member<'a>> {
+        self.members.iter().zip(runs).map(|(member, run)| mine::Member { name: &member.name, run }).collect()
     }
 
     /// Vectors of the first dense member.
     pub(super) fn first_vectors(&self) -> Option<&Artefact> {
-        self.members.iter().find_map(|member| member.source.vectors())
+        self.members.iter().find_map(Asked::vectors)
     }
 
     /// Candidates for new texts of train queries: every (query id, new text) goes through all members, is fused and
     /// mined as its query's own text was. `untouched` holds the vectors of the model that is to be tuned.
-    pub(super) fn retrieve(
+    ///
+    /// *Order*: as asked.
+    ///
+    /// # Errors
+    /// A query that the data set has not, artefacts that do not belong together.
+    pub fn retrieve(
         &self,
         engine: &dyn Engine,
         dataset: &Dataset,
@@ -150,9 +160,11 @@ impl Ensemble {
 }
 
 impl Asked {
-    fn fused(&self, method: Method) -> fuse::Member<'_> {
-        let vectors = self.source.vectors().filter(|_| method == Method::Concat);
-        fuse::Member { name: &self.name, artefact: vectors.unwrap_or(&self.run) }
+    fn vectors(&self) -> Option<&Artefact> {
+        match &self.source {
+            Source::Lexical { .. } => None,
+            Source::Dense(dense) => Some(&dense.vectors),
+        }
     }
 }
 
@@ -171,13 +183,6 @@ struct Answer {
 }
 
 impl Source {
-    fn vectors(&self) -> Option<&Artefact> {
-        match self {
-            Self::Lexical { .. } => None,
-            Self::Dense(dense) => Some(&dense.vectors),
-        }
-    }
-
     fn ask(&self, new: &NewTexts<'_>, engine: &dyn Engine) -> Result<Answer> {
         let language = &new.partition.language;
         match self {

@@ -5,7 +5,7 @@
 //! arms they belong to.
 
 pub mod arms;
-mod ensemble;
+pub mod ensemble;
 pub mod place;
 pub mod plan;
 pub mod settings;

@@ -16,7 +16,7 @@ use crate::corpus::Passage;
 use crate::dataset::{Dataset, Split};
 use crate::encode::TextEncoder;
 use crate::error::Result;
-use crate::judge;
+use crate::{generate, judge};
 
 /// Passages that are encoded to measure lengths and speed.
 const SAMPLE: usize = 96;
@@ -41,12 +41,10 @@ pub struct VariantPlan {
     pub tokens: f64,
     /// Tokens a second that this machine encodes, measured.
     pub rate: f64,
-    /// Requests to the judge, votes included.
-    pub calls: usize,
-    /// Tokens of these requests, roughly.
-    pub call_tokens: f64,
-    /// What they cost at the recipe's prices.
-    pub cost: f64,
+    /// What judging asks.
+    pub judge: Asking,
+    /// What generation asks at most: as if every query fell short, and everything found were new.
+    pub generate: Asking,
     /// Optimiser steps.
     pub steps: usize,
     /// Tokens of one step, at most.
@@ -55,6 +53,17 @@ pub struct VariantPlan {
     pub disk: u64,
     /// Bytes of weights, moments and gradients while training.
     pub memory: u64,
+}
+
+/// Requests to a language model.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Asking {
+    /// Requests, votes included.
+    pub calls: usize,
+    /// Tokens of these requests and their answers, roughly.
+    pub tokens: f64,
+    /// What they cost at the recipe's prices.
+    pub cost: f64,
 }
 
 /// The plans of all variants.
@@ -74,7 +83,6 @@ fn plan_variant(workshop: &Workshop<'_>, variant: &Variant) -> Result<VariantPla
     let queries = count_queries(&dataset, Split::Train)?;
     let encoders = 2 + dense_models(settings);
     let all_queries = queries + count_queries(&dataset, Split::Dev)?;
-    let (calls, call_tokens) = judging(settings, &dataset, queries, measured.characters);
     let batch = &settings.batch;
     let texts_a_step = batch.queries as f64 * (1.0 + batch.negatives as f64);
     let train_queries = (queries as f64 * (1.0 - settings.sample.validation_share)).ceil();
@@ -86,11 +94,8 @@ fn plan_variant(workshop: &Workshop<'_>, variant: &Variant) -> Result<VariantPla
         queries,
         tokens: passages as f64 * measured.tokens * encoders as f64,
         rate: measured.rate,
-        calls,
-        call_tokens,
-        cost: settings
-            .llm
-            .cost((call_tokens - calls as f64 * ANSWER_TOKENS) as u64, (calls as f64 * ANSWER_TOKENS) as u64),
+        judge: judging(settings, &dataset, queries, measured.characters),
+        generate: generating(settings, queries, measured.characters),
         steps: (train_queries / batch.queries as f64).ceil() as usize * batch.epochs as usize,
         step_tokens: texts_a_step * measured.tokens,
         disk: vectors as u64 + 5 * weights,
@@ -113,17 +118,37 @@ fn dense_models(settings: &Settings) -> usize {
     dense.filter(|member| *member != own).collect::<BTreeSet<_>>().len()
 }
 
-/// Requests and their tokens: candidates, canaries and calibration, each with every vote.
-fn judging(settings: &Settings, dataset: &Dataset, queries: usize, characters: f64) -> (usize, f64) {
+/// Candidates, canaries and calibration, each with every vote.
+fn judging(settings: &Settings, dataset: &Dataset, queries: usize, characters: f64) -> Asking {
     let judge = &settings.judge;
     if judge.method == judge::Method::None {
-        return (0, 0.0);
+        return Asking::default();
     }
     let depth = (judge.depth as usize).min(settings.mine.depth);
     let pairs = (queries * depth).min(judge.max_pairs.unwrap_or(usize::MAX));
     let probes = dataset.partitions.len() * 2 * (judge.canaries + judge.calibration);
-    let calls = (pairs + probes) * judge.votes as usize;
-    (calls, calls as f64 * (PROMPT_TOKENS + ANSWER_TOKENS + 2.0 * characters / CHARACTERS_PER_TOKEN))
+    asking(settings, (pairs + probes) * judge.votes as usize, 2.0 * characters)
+}
+
+/// A query, perhaps with a summary before it, and verdicts on what it finds.
+fn generating(settings: &Settings, queries: usize, characters: f64) -> Asking {
+    let generate = &settings.generate;
+    let written = match generate.method {
+        _ if settings.judge.method == judge::Method::None => 0,
+        generate::Method::None => 0,
+        generate::Method::Direct => queries,
+        generate::Method::BackForward => 2 * queries,
+    };
+    let judged = if written == 0 { 0 } else { queries * generate.depth * settings.judge.votes as usize };
+    asking(settings, written + judged, 2.0 * characters)
+}
+
+/// So many requests with so many characters of passages each.
+fn asking(settings: &Settings, calls: usize, characters: f64) -> Asking {
+    let prompt_tokens = calls as f64 * (PROMPT_TOKENS + characters / CHARACTERS_PER_TOKEN);
+    let answer_tokens = calls as f64 * ANSWER_TOKENS;
+    let cost = settings.llm.cost(prompt_tokens as u64, answer_tokens as u64);
+    Asking { calls, tokens: prompt_tokens + answer_tokens, cost }
 }
 
 struct Measured {
@@ -185,13 +210,8 @@ impl fmt::Display for VariantPlan {
             self.rate,
             span(self.encoding())
         )?;
-        writeln!(
-            f,
-            "  judge     {} calls, about {:.2} M tokens, cost {:.2} at the recipe's prices; answers in the ledger are free",
-            self.calls,
-            self.call_tokens / 1e6,
-            self.cost
-        )?;
+        writeln!(f, "  judge     {}", self.judge)?;
+        writeln!(f, "  generate  at most {}; answers in the ledger are free", self.generate)?;
         writeln!(
             f,
             "  train     {} steps of up to {:.0} tokens: {}",
@@ -201,6 +221,13 @@ impl fmt::Display for VariantPlan {
         )?;
         writeln!(f, "  disk      {}", readable(self.disk))?;
         writeln!(f, "  memory    {} for weights, gradients and moments, plus activations", readable(self.memory))
+    }
+}
+
+impl fmt::Display for Asking {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { calls, tokens, cost } = self;
+        write!(f, "{calls} calls, about {:.2} M tokens, cost {cost:.2} at the recipe's prices", tokens / 1e6)
     }
 }
 

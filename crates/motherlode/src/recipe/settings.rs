@@ -60,6 +60,26 @@ pub struct TruthConfig {
     pub path: Option<PathBuf>,
 }
 
+/// What topics are made of, besides vectors.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct TopicFiles {
+    /// For `topic.method = "fasttext"`: the Yahoo-Answers classifier.
+    pub yahoo: Option<PathBuf>,
+    /// For `topic.method = "fasttext"`: the `DBpedia` classifier.
+    pub dbpedia: Option<PathBuf>,
+    /// For `topic.method = "field"`: lines of `LANG<TAB>docid<TAB>label`.
+    pub labels: Option<PathBuf>,
+}
+
+impl TopicFiles {
+    /// The files that are named, by role.
+    pub(super) fn named(&self) -> impl Iterator<Item = (&'static str, &Path)> {
+        let files = [("yahoo", &self.yahoo), ("dbpedia", &self.dbpedia), ("labels", &self.labels)];
+        files.into_iter().filter_map(|(role, path)| Some((role, path.as_deref()?)))
+    }
+}
+
 /// Everything one variant of an experiment is made of.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -102,6 +122,9 @@ pub struct Settings {
     /// Topics.
     #[serde(default)]
     pub topic: TopicConfig,
+    /// Classifiers or labels for topics that are no clusters.
+    #[serde(default)]
+    pub topic_files: TopicFiles,
     /// Training examples and the validation split.
     #[serde(default)]
     pub sample: SampleConfig,
@@ -162,7 +185,9 @@ impl Settings {
                 *source = root.join(&*source).display().to_string();
             }
         }
-        for path in self.recorded.iter_mut().chain(&mut self.truth.path) {
+        let TopicFiles { yahoo, dbpedia, labels } = &mut self.topic_files;
+        let files = [yahoo, dbpedia, labels, &mut self.truth.path].into_iter().flatten();
+        for path in files.chain(&mut self.recorded) {
             *path = root.join(&*path);
         }
         let members = self.retriever.iter_mut().filter_map(|retriever| match retriever {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 
-use crate::artefact::Artefact;
+use crate::artefact::{Artefact, hash_file};
 use crate::batch::{self, BatchInputs};
 use crate::corpus::Language;
 use crate::dataset::{Dataset, Split};
@@ -13,10 +13,10 @@ use crate::error::{Error, Result};
 use crate::evaluate::{self, Comparison, EvaluateInputs, System};
 use crate::fetch::{self, ModelConfig};
 use crate::fuse::{self, FuseInputs};
-use crate::generate::{self, GenerateInputs, LanguageCheck};
+use crate::generate::{self, GenerateInputs};
 use crate::index::bm25;
 use crate::judge::{self, JudgeInputs};
-use crate::llm::{Llm, Usage};
+use crate::llm::Llm;
 use crate::mine::{self, MineInputs};
 use crate::recipe::ensemble::Ensemble;
 use crate::recipe::place::{Place, Workshop};
@@ -24,6 +24,7 @@ use crate::recipe::settings::{Retriever, Settings, Variant};
 use crate::report::{Arm, Experiment, report};
 use crate::sample::{self, Example, SampleInputs};
 use crate::search;
+use crate::text::language::LanguageCheck;
 use crate::topic::{self, TopicInputs};
 use crate::train::{self, BaseModel, TrainInputs};
 
@@ -39,8 +40,6 @@ pub struct Finished {
     pub page: PathBuf,
     /// The comparison as text.
     pub table: String,
-    /// What language models cost this time.
-    pub spent: Usage,
 }
 
 /// Runs all variants of a recipe, compares them with BM25 and the untouched models, and writes the pages.
@@ -50,11 +49,35 @@ pub struct Finished {
 pub fn run(workshop: &Workshop<'_>, variants: &[Variant]) -> Result<Finished> {
     let first = &variants[0].settings;
     let llm = Llm::open(&workshop.ledger(), &first.recorded, &first.llm)?;
+    let mut experiment = experiment(workshop, variants, Some(&llm))?;
+    experiment.spent = Some(llm.usage());
+    finish(workshop, &experiment)
+}
+
+/// Writes the pages of a recipe anew, from artefacts that are all there: for a workshop that
+/// [only looks](Workshop::only_look).
+///
+/// # Errors
+/// A stage that is not made yet.
+pub fn pages(workshop: &Workshop<'_>, variants: &[Variant]) -> Result<Finished> {
+    finish(workshop, &experiment(workshop, variants, None)?)
+}
+
+fn finish(workshop: &Workshop<'_>, experiment: &Experiment) -> Result<Finished> {
+    let table = Comparison::read(&experiment.comparison)?.to_text();
+    let pages = workshop.pages(&experiment.name);
+    report(experiment, &pages)?;
+    Ok(Finished { page: pages.join("index.html"), table })
+}
+
+/// All variants through all stages, and their comparison.
+fn experiment(workshop: &Workshop<'_>, variants: &[Variant], llm: Option<&Llm>) -> Result<Experiment> {
+    let first = &variants[0].settings;
     let mut arms = Vec::new();
     let mut baselines: BTreeMap<String, Artefact> = BTreeMap::new();
     for variant in variants {
         workshop.progress().say(&format!("{}, seed {}", variant.name, variant.seed));
-        let walk = Walk { workshop, settings: &variant.settings, seed: variant.seed, llm: Some(&llm) };
+        let walk = Walk { workshop, settings: &variant.settings, seed: variant.seed, llm };
         let base = walk.base()?;
         baselines.insert("BM25".to_owned(), walk.lexical_baseline(&base)?);
         baselines.insert(untouched_name(variants, &variant.settings), walk.untouched(&base)?);
@@ -62,18 +85,14 @@ pub fn run(workshop: &Workshop<'_>, variants: &[Variant]) -> Result<Finished> {
     }
     let baselines: Vec<(String, Artefact)> = baselines.into_iter().collect();
     let comparison = compare(workshop, first, &arms, &baselines)?;
-    let table = Comparison::read(&comparison)?.to_text();
-    let experiment = Experiment {
+    Ok(Experiment {
         name: first.name.clone(),
         arms,
         baselines,
         comparison,
         truth: first.truth.path.clone(),
-        spent: Some(llm.usage()),
-    };
-    let pages = workshop.pages(&first.name);
-    report(&experiment, &pages)?;
-    Ok(Finished { page: pages.join("index.html"), table, spent: llm.usage() })
+        spent: None,
+    })
 }
 
 /// Walks one variant in a workshop that [only looks](Workshop::only_look).
@@ -223,9 +242,9 @@ impl Walk<'_> {
 
     /// All stages of the variant; the artefacts by role, for the pages.
     fn arm(&self, base: Base) -> Result<BTreeMap<String, Artefact>> {
-        let ensemble = self.ensemble(&base)?;
-        let fused = self.fuse(&base, &ensemble)?;
-        let candidates = self.mine(&base, &ensemble, &fused)?;
+        let (ensemble, runs) = self.ensemble(&base)?;
+        let fused = self.fuse(&base, &ensemble, &runs)?;
+        let candidates = self.mine(&base, (&ensemble, &runs), &fused)?;
         let judgements = self.judge(&base, &candidates)?;
         let supplement = match &judgements {
             Some(judgements) => self.generate(&base, &ensemble, &candidates, judgements)?,
@@ -269,27 +288,30 @@ impl Walk<'_> {
         EncoderConfig { layers: None, ..self.settings.encoder.clone() }
     }
 
-    fn ensemble(&self, base: &Base) -> Result<Ensemble> {
+    /// The ensemble and its members' runs over the train queries.
+    fn ensemble(&self, base: &Base) -> Result<(Ensemble, Vec<Artefact>)> {
+        let mut runs = Vec::new();
         let mut ensemble = Ensemble::new(self.settings.fuse.clone(), self.settings.mine.clone());
         for retriever in &self.settings.retriever {
             match retriever {
                 Retriever::Lexical { name } => {
-                    ensemble.lexical(name, self.lexical(base, Split::Train)?, self.index(base)?);
+                    runs.push(self.lexical(base, Split::Train)?);
+                    ensemble.lexical(name, self.index(base)?);
                 }
                 Retriever::Dense { name, model, encoder } => {
                     let model = self.model(model)?;
                     let vectors = self.encode(&base.dataset, &base.data, &model, encoder)?;
-                    let run = self.search(base, &vectors, Split::Train)?;
-                    ensemble.dense(name, run, vectors, (model, encoder.clone()));
+                    runs.push(self.search(base, &vectors, Split::Train)?);
+                    ensemble.dense(name, vectors, model, encoder.clone());
                 }
             }
         }
-        Ok(ensemble)
+        Ok((ensemble, runs))
     }
 
-    fn fuse(&self, base: &Base, ensemble: &Ensemble) -> Result<Artefact> {
+    fn fuse(&self, base: &Base, ensemble: &Ensemble, runs: &[Artefact]) -> Result<Artefact> {
         let config = &self.settings.fuse;
-        let members = ensemble.fused()?;
+        let members = ensemble.fused(runs)?;
         let mut place = Place::new("fuse", config)?.input("dataset", &base.data);
         for member in &members {
             place = place.input(member.name, member.artefact);
@@ -298,10 +320,11 @@ impl Walk<'_> {
         self.workshop.stage(&place, |out| fuse::fuse(inputs, config, out, self.workshop.progress()))
     }
 
-    fn mine(&self, base: &Base, ensemble: &Ensemble, fused: &Artefact) -> Result<Artefact> {
+    fn mine(&self, base: &Base, ensemble: (&Ensemble, &[Artefact]), fused: &Artefact) -> Result<Artefact> {
         let config = &self.settings.mine;
         let place = Place::new("mine", config)?.input("fused", fused).input("embeddings", &base.vectors);
-        let members = ensemble.runs();
+        let (ensemble, runs) = ensemble;
+        let members = ensemble.evidence(runs);
         let inputs = MineInputs { dataset: &base.dataset, fused, members: &members, embeddings: &base.vectors };
         self.workshop.stage(&place, |out| mine::mine(inputs, config, out, self.workshop.progress()))
     }
@@ -355,13 +378,25 @@ impl Walk<'_> {
         }
     }
 
-    /// Clusters the vectors of the first dense retriever, which is often stronger than the model to be tuned.
+    /// Clusters the vectors of the first dense retriever, which is often stronger than the model to be tuned, or does what
+    /// the recipe says with the files that it names.
     fn topic(&self, base: &Base, ensemble: &Ensemble) -> Result<Artefact> {
-        let config = &self.settings.topic;
+        let (config, files) = (&self.settings.topic, &self.settings.topic_files);
         let vectors = ensemble.first_vectors().unwrap_or(&base.vectors);
-        let place = Place::new("topic", config)?.seed(SEED_OF_DATA).input("embeddings", vectors);
-        let inputs =
-            TopicInputs { dataset: &base.dataset, embeddings: Some(vectors), yahoo: None, dbpedia: None, labels: None };
+        let mut place = Place::new("topic", config)?.seed(SEED_OF_DATA).input("dataset", &base.data);
+        if config.method == topic::Method::Cluster {
+            place = place.input("embeddings", vectors);
+        }
+        for (role, path) in files.named() {
+            place = place.word(role, &hash_file(path)?);
+        }
+        let inputs = TopicInputs {
+            dataset: &base.dataset,
+            embeddings: Some(vectors),
+            yahoo: files.yahoo.as_deref(),
+            dbpedia: files.dbpedia.as_deref(),
+            labels: files.labels.as_deref(),
+        };
         self.workshop.stage(&place, |out| topic::topic(&inputs, config, SEED_OF_DATA, out, self.workshop.progress()))
     }
 

@@ -1,7 +1,7 @@
 //! Which language a text is in: by a fastText model such as `lid.176.ftz`, or, where none is at hand, only whether its script
 //! is one that the language is written in.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use whatlang::Script;
@@ -11,52 +11,60 @@ use crate::error::{Error, Result};
 use crate::text::fasttext::Classifier;
 
 /// How the language of a generated or translated text is checked. Nothing stands in for what is configured.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "method", rename_all = "kebab-case", deny_unknown_fields)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum LanguageCheck {
-    /// The language that a fastText model finds must be the expected one.
-    #[serde(rename = "fasttext")]
-    FastText {
-        /// The model, such as `lid.176.ftz`.
-        model: PathBuf,
-    },
+    /// The language that a fastText model such as `lid.176.ftz` finds must be the expected one.
+    Fasttext,
     /// The script must be one that the language is written in: tells `ru` from `th`, but not `fi` from `sw`.
     #[default]
     Script,
     /// Every text passes.
-    Off,
+    None,
 }
 
 /// Checks texts as a [`LanguageCheck`] says.
 #[derive(Debug)]
 pub enum Checker {
     /// By model.
-    FastText(Box<Identifier>),
+    Fasttext(Box<Identifier>),
     /// By script.
     Script,
     /// Not at all.
-    Off,
+    None,
 }
 
 impl Checker {
-    /// Opens what the configuration names.
-    pub fn open(check: &LanguageCheck) -> Result<Self> {
-        match check {
-            LanguageCheck::FastText { model } => Ok(Self::FastText(Box::new(Identifier::open(model)?))),
-            LanguageCheck::Script => Ok(Self::Script),
-            LanguageCheck::Off => Ok(Self::Off),
+    /// Opens what `check` needs to tell `languages`; `model` is the fastText model.
+    ///
+    /// # Errors
+    /// By model: none is given, or it is none. By script: a language whose script is not known here.
+    pub fn open<'a>(
+        check: LanguageCheck,
+        model: Option<&Path>,
+        mut languages: impl Iterator<Item = &'a Language>,
+    ) -> Result<Self> {
+        match (check, model) {
+            (LanguageCheck::Fasttext, Some(model)) => Ok(Self::Fasttext(Box::new(Identifier::open(model)?))),
+            (LanguageCheck::Fasttext, None) => Err(Error::config(
+                "`language_check` is \"fasttext\": expected a language model such as lid.176.ftz, got none; name its file",
+            )),
+            (LanguageCheck::Script, _) => match languages.find(|language| scripts_of(language).is_none()) {
+                Some(unknown) => Err(Error::config(format!(
+                    "`language_check` is \"script\": the script of `{unknown}` is not known; use \"fasttext\" or \"none\""
+                ))),
+                None => Ok(Self::Script),
+            },
+            (LanguageCheck::None, _) => Ok(Self::None),
         }
     }
 
     /// Whether the text is, as far as the method can tell, in the language.
-    ///
-    /// # Errors
-    /// By script: a language whose script is not known here.
-    pub fn agrees(&self, text: &str, language: &Language) -> Result<bool> {
+    pub fn agrees(&self, text: &str, language: &Language) -> bool {
         match self {
-            Self::FastText(identifier) => Ok(identifier.identify(text).is_some_and(|(found, _)| found == *language)),
+            Self::Fasttext(identifier) => identifier.identify(text).is_some_and(|(found, _)| found == *language),
             Self::Script => scripts_agree(text, language),
-            Self::Off => Ok(true),
+            Self::None => true,
         }
     }
 }
@@ -82,23 +90,17 @@ impl Identifier {
     }
 }
 
-/// Whether the main script of a text is one that the language is written in; false for a text without letters.
+/// Whether the main script of a text is one that the language is written in; false for a text without letters, and for a
+/// language whose script is not known here.
 ///
 /// Japanese may be all Chinese characters; Chinese may not have kana.
-///
-/// # Errors
-/// A language whose script is not known here.
-pub fn scripts_agree(text: &str, language: &Language) -> Result<bool> {
-    let scripts = scripts_of(language).ok_or_else(|| {
-        Error::config(format!(
-            "the script of `{language}` is not known; check its texts by a fastText model, or not at all"
-        ))
-    })?;
+pub fn scripts_agree(text: &str, language: &Language) -> bool {
+    let Some(scripts) = scripts_of(language) else { return false };
     let is_chinese = scripts == [Script::Mandarin];
     if is_chinese && text.chars().any(|character| ('\u{3041}'..='\u{30fa}').contains(&character)) {
-        return Ok(false);
+        return false;
     }
-    Ok(whatlang::detect_script(text).is_some_and(|script| scripts.contains(&script)))
+    whatlang::detect_script(text).is_some_and(|script| scripts.contains(&script))
 }
 
 /// The scripts of the languages that the benchmarks of the field have, and some more.
@@ -156,7 +158,7 @@ mod tests {
 
     #[test]
     fn scripts_agree_with_their_languages_and_not_with_others() {
-        let agree = |text: &str, tag: &str| scripts_agree(text, &language(tag)).unwrap();
+        let agree = |text: &str, tag: &str| scripts_agree(text, &language(tag));
         for (tag, text) in SENTENCES {
             assert!(agree(text, tag), "{tag}");
             assert_eq!(agree(text, "te"), tag == "te", "{tag}");
@@ -164,19 +166,23 @@ mod tests {
         assert!(!agree("水は摂氏百度で沸騰します。", "zh"), "kana is not Chinese");
         assert!(agree("沸騰", "ja"));
         assert!(!agree("100 %", "en"));
-        assert!(scripts_agree("x", &language("xx")).unwrap_err().to_string().contains("`xx` is not known"));
+        assert!(agree("World Wide Web ను ఎవరు కనుగొన్నారు మరియు ఎప్పుడు?", "te"), "a foreign name does not spoil a text");
+        assert!(!agree("World Wide Web ను", "te"));
     }
 
     #[test]
     fn the_check_is_what_the_configuration_says() {
-        let check = |text: &str| toml::from_str::<LanguageCheck>(text);
-        assert_eq!(check("method = 'script'").unwrap(), LanguageCheck::Script);
-        assert_eq!(check("method = 'off'").unwrap(), LanguageCheck::Off);
-        assert!(check("method = 'guess'").is_err());
-        assert!(Checker::open(&LanguageCheck::Off).unwrap().agrees("x", &language("th")).unwrap());
-        assert!(!Checker::open(&LanguageCheck::Script).unwrap().agrees("x", &language("th")).unwrap());
-        let missing = LanguageCheck::FastText { model: "nowhere/lid.ftz".into() };
-        assert!(Checker::open(&missing).unwrap_err().to_string().contains("no such file"));
+        let (th, unknown) = (language("th"), language("xx"));
+        let open = |check, tag: &Language| Checker::open(check, None, [tag].into_iter());
+        assert!(open(LanguageCheck::None, &unknown).unwrap().agrees("x", &th));
+        assert!(!open(LanguageCheck::Script, &th).unwrap().agrees("x", &th));
+        let message = open(LanguageCheck::Script, &unknown).unwrap_err().to_string();
+        assert!(message.contains("the script of `xx` is not known"), "{message}");
+        let message = open(LanguageCheck::Fasttext, &th).unwrap_err().to_string();
+        assert!(message.contains("lid.176.ftz"), "{message}");
+        let nowhere = Some(Path::new("nowhere/lid.ftz"));
+        let message = Checker::open(LanguageCheck::Fasttext, nowhere, [&th].into_iter()).unwrap_err().to_string();
+        assert!(message.contains("no such file"), "{message}");
     }
 
     /// fasttext-predict 0.9.2.4 (Python 3.11), `load_model("lid.176.ftz").predict(text)`, for the sentences above.
