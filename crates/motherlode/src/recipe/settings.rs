@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use toml::{Table, Value};
 
 use crate::batch::BatchConfig;
 use crate::config::{from_table, parse_table};
@@ -158,15 +159,14 @@ pub struct Variant {
 
 /// Reads a recipe and checks every section of every variant, before anything is done.
 ///
-/// `overrides` are `key=value`, as in `judge.votes=4`. Paths in the recipe are relative to its file.
+/// `overrides` are `key=value`, as in `judge.votes=4`. Paths in the recipe are relative to its file. A recipe with
+/// `base = "other.toml"` begins with all that the other recipe beside it says.
 ///
 /// # Errors
 /// The file is not TOML, a key is unknown, a value out of range, there is no retriever, or two have one name.
 pub fn load(path: &Path, overrides: &[String]) -> Result<Vec<Variant>> {
-    let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
-    let table = parse_table(&path.display().to_string(), &text)?;
     let root = path.parent().unwrap_or(Path::new("."));
-    expand(table, overrides)?
+    expand(read(path, &mut Vec::new())?, overrides)?
         .into_iter()
         .map(|variant| {
             let mut settings: Settings = from_table("recipe", variant.settings)?;
@@ -175,6 +175,40 @@ pub fn load(path: &Path, overrides: &[String]) -> Result<Vec<Variant>> {
             Ok(Variant { name: variant.name, seed: variant.seed, settings })
         })
         .collect()
+}
+
+/// The recipe's text over its base's; `above` are the recipes that led here.
+fn read(path: &Path, above: &mut Vec<PathBuf>) -> Result<Table> {
+    let wrong = |message: &str| Err(Error::file(path, message));
+    if above.iter().any(|recipe| recipe == path) {
+        return wrong("`base` leads back to this recipe; let one of them stand alone");
+    }
+    above.push(path.to_path_buf());
+    let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
+    let mut table = parse_table(&path.display().to_string(), &text)?;
+    let base = match table.remove("base") {
+        None => return Ok(table),
+        Some(Value::String(base)) => base,
+        Some(_) => return wrong("`base`: expected the name of a recipe in the same folder"),
+    };
+    if Path::new(&base).file_name().is_none_or(|name| name != base.as_str()) {
+        return wrong("`base`: expected the name of a recipe in the same folder, since its paths are relative to it");
+    }
+    let mut whole = read(&path.with_file_name(base), above)?;
+    overlay(&mut whole, table);
+    Ok(whole)
+}
+
+/// Puts `over` on `table`: sections are joined, everything else is replaced.
+fn overlay(table: &mut Table, over: Table) {
+    for (key, value) in over {
+        match (table.get_mut(&key), value) {
+            (Some(Value::Table(section)), Value::Table(over)) => overlay(section, over),
+            (_, value) => {
+                table.insert(key, value);
+            }
+        }
+    }
 }
 
 impl Settings {
@@ -226,5 +260,59 @@ impl Settings {
             Some(pair) => Err(Error::config(format!("two retrievers are named `{}`; give each its own name", pair[0]))),
             None => Ok(()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PLAIN: &str = "name = 'plain'\n[dataset]\nsource = 'data'\n[model]\nname = 'm'\n[train]\nrate = 1e-5\n\
+                         [[retriever]]\nkind = 'lexical'\nname = 'bm25'\n";
+
+    fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, text) in files {
+            std::fs::write(folder.path().join(name), text).unwrap();
+        }
+        folder
+    }
+
+    #[test]
+    fn a_recipe_begins_with_its_base_and_changes_single_keys() {
+        let over = "base = 'plain.toml'\nname = 'over'\n[train]\ntemperature = 0.05\n[topic_files]\nlabels = 'labels.tsv'";
+        let folder = folder(&[("plain.toml", PLAIN), ("over.toml", over)]);
+        let variants = load(&folder.path().join("over.toml"), &["train.rate=2e-5".to_owned()]).unwrap();
+        let settings = &variants[0].settings;
+        assert_eq!((settings.name.as_str(), settings.train.rate, settings.train.temperature), ("over", 2e-5, 0.05));
+        assert_eq!(settings.topic_files.named().next(), Some(("labels", folder.path().join("labels.tsv").as_path())));
+        assert_eq!(settings.retriever[0].name(), "bm25");
+    }
+
+    #[test]
+    fn a_base_that_leads_back_or_elsewhere_is_refused() {
+        let folder = folder(&[("a.toml", "base = 'b.toml'"), ("b.toml", "base = 'a.toml'"), ("c.toml", "base = '../a.toml'")]);
+        let refused = |name: &str| load(&folder.path().join(name), &[]).unwrap_err().to_string();
+        assert!(refused("a.toml").contains("a.toml: `base` leads back to this recipe"), "{}", refused("a.toml"));
+        assert!(refused("c.toml").contains("in the same folder"), "{}", refused("c.toml"));
+    }
+
+    /// Every recipe that the project ships can be read, with every key known and every value in range.
+    #[test]
+    fn the_recipes_are_valid() {
+        let recipes = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../recipes");
+        let mut read = Vec::new();
+        for folder in [recipes.clone(), recipes.join("paper")] {
+            for entry in std::fs::read_dir(folder).unwrap() {
+                let path = entry.unwrap().path();
+                if path.extension().is_some_and(|extension| extension == "toml") {
+                    let variants = load(&path, &[]).unwrap_or_else(|error| panic!("{error}"));
+                    read.push((path.file_stem().unwrap().to_string_lossy().into_owned(), variants.len()));
+                }
+            }
+        }
+        let variants = |name: &str| read.iter().find(|(stem, _)| stem == name).map(|(_, variants)| *variants);
+        assert_eq!((variants("demo"), variants("mini-miracl-small")), (Some(1), Some(6)));
+        assert_eq!((variants("table-02"), variants("table-09")), (Some(6), Some(4)));
     }
 }
