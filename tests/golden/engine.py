@@ -2,8 +2,8 @@
 
     python tests/golden/engine.py tiny crates/motherlode-engine/tests/data
         writes a tiny random BERT and XLM-RoBERTa with outputs, gradients of all parameters and three AdamW steps
-    python tests/golden/engine.py model FOLDER
-        writes FOLDER/golden.json: vectors of a few token sequences by the model in FOLDER
+    python tests/golden/engine.py model target/test-models/NAME crates/motherlode-cli/tests/golden/NAME.json
+        writes vectors of a few token sequences by the model in that folder
 
 Made with Python 3.11, torch 2.11.0 and transformers 5.23.0 on the CPU, in f32.
 """
@@ -100,7 +100,7 @@ def train(model, folder, sequences, upstream, pooling, normalise):
     (folder / "golden.json").write_text(json.dumps(about))
 
 
-def real(folder):
+def real(folder, file):
     modules = [module["type"].rsplit(".")[-1] for module in json.loads((folder / "modules.json").read_text())]
     modes = json.loads((folder / "1_Pooling" / "config.json").read_text())
     pooling = "cls" if modes.get("pooling_mode_cls_token") else "mean"
@@ -114,13 +114,14 @@ def real(folder):
     sequences = [torch.randint(5, config.vocab_size, (length,), generator=generator).tolist() for length in lengths]
     with torch.no_grad():
         vectors = forward(model, sequences, pooling, "Normalize" in modules)
-    (folder / "golden.json").write_text(json.dumps({"sequences": sequences, "vectors": vectors.tolist()}))
+    rounded = [[round(value, 7) for value in vector] for vector in vectors.tolist()]
+    file.write_text(json.dumps({"sequences": sequences, "vectors": rounded}))
 
 
 if __name__ == "__main__":
     kind, place = sys.argv[1], Path(sys.argv[2])
     if kind == "model":
-        real(place)
+        real(place, Path(sys.argv[3]))
     else:
         tiny(place / "bert", "bert", "mean", True, 1)
         tiny(place / "xlm-roberta", "xlm-roberta", "cls", False, 2)

@@ -205,3 +205,69 @@ fn plan_and_status_do_nothing_that_costs() {
         "{plan}"
     );
 }
+
+/// The folder of the one artefact of a stage whose manifest holds this text.
+fn artefact(work: &Path, stage: &str, text: &str) -> String {
+    let folders = fs::read_dir(work.join("artefacts").join(stage)).unwrap().map(|entry| entry.unwrap().path());
+    let has = |folder: &PathBuf| {
+        fs::read_to_string(folder.join("manifest.json")).is_ok_and(|manifest| manifest.contains(text))
+    };
+    let found: Vec<PathBuf> = folders.filter(has).collect();
+    assert_eq!(found.len(), 1, "artefacts of {stage} with {text}: {found:?}");
+    found[0].to_str().unwrap().to_owned()
+}
+
+fn key(folder: &str) -> String {
+    let manifest = fs::read_to_string(Path::new(folder).join("manifest.json")).unwrap();
+    serde_json::from_str::<serde_json::Value>(&manifest).unwrap()["key"].as_str().unwrap().to_owned()
+}
+
+fn succeed(arguments: &[&str]) -> String {
+    let output = motherlode(arguments).output().unwrap();
+    assert!(output.status.success(), "{}", text(&output));
+    text(&output)
+}
+
+#[test]
+fn verbs_work_on_what_a_recipe_made() {
+    let folder = tempfile::tempdir().unwrap();
+    let (recipe, work) = straight(folder.path());
+    let [recipe, work_name] = [&recipe, &work].map(|path| path.to_str().unwrap());
+
+    let page = work.join("smoke/index.html");
+    fs::remove_dir_all(work.join("smoke")).unwrap();
+    let said = succeed(&["report", recipe, "--work", work_name]);
+    assert!(said.contains("untouched") && page.is_file(), "{said}");
+
+    let [dataset, model, index] = ["dataset", "model", "index"].map(|stage| artefact(&work, stage, ""));
+    let vectors = artefact(&work, "encode", &key(&model));
+    let [candidates, judgements] = ["mine", "judge"].map(|stage| artefact(&work, stage, ""));
+    let (ledger, out) = (work.join("ledger.sqlite"), folder.path().join("generated"));
+    let members = [format!("tiny={vectors},{model}"), format!("bm25={index}")];
+    let arguments = ["generate", &dataset, &candidates, &judgements, &members[0], &members[1], "--vectors", &vectors];
+    let knobs = ["--config", recipe, "--ledger", ledger.to_str().unwrap(), "--out", out.to_str().unwrap()];
+    succeed(&[&arguments[..], &knobs].concat());
+    let recipes_own = PathBuf::from(artefact(&work, "generate", ""));
+    for file in ["en.jsonl", "sw.jsonl"] {
+        let [own, new] = [&recipes_own, &out].map(|folder| fs::read_to_string(folder.join(file)).unwrap());
+        assert!(own.lines().count() > 0 && own == new, "{file}");
+    }
+}
+
+#[test]
+fn a_ledger_is_counted_checked_and_moved() {
+    let folder = tempfile::tempdir().unwrap();
+    let (_, work) = straight(folder.path());
+    let (ledger, other, lines) = (work.join("ledger.sqlite"), folder.path().join("other"), folder.path().join("lines"));
+    let [ledger, other, lines] = [&ledger, &other, &lines].map(|path| path.to_str().unwrap());
+    let stats = succeed(&["ledger", "stats", ledger]);
+    assert!(stats.contains("stand-in, judge-1") && stats.contains("stand-in, query-1"), "{stats}");
+    succeed(&["ledger", "export", "--ledger", ledger, lines]);
+    let merged = succeed(&["ledger", "merge", "--ledger", other, lines]);
+    assert!(merged.contains("0 were known"), "{merged}");
+    let [before, after] = [ledger, other].map(|ledger| succeed(&["ledger", "verify", ledger]));
+    assert_eq!(before, after);
+    let missing = motherlode(&["ledger", "stats", "nowhere.sqlite"]).output().unwrap();
+    assert_eq!(missing.status.code(), Some(1));
+    assert!(text(&missing).contains("there is no ledger"), "{}", text(&missing));
+}
