@@ -1,8 +1,12 @@
 //! Texts to token ids: reads a model's `tokenizer.json`; padding and truncation settings in the file are ignored.
+//!
+//! Models that pool the last token need an end token there. Where `tokenizer_config.json` says `add_eos_token` and the
+//! tokenizer itself does not put it, it is put here.
 
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
+use serde_json::Value;
 use tokenizers::TruncationDirection;
 
 use crate::engine::TokenBatch;
@@ -10,20 +14,24 @@ use crate::error::{Error, Result};
 
 /// The file in a model's folder.
 pub const TOKENIZER_FILE: &str = "tokenizer.json";
+const CONFIG: &str = "tokenizer_config.json";
 
 /// The tokenizer of one model.
 #[derive(Debug)]
 pub struct Tokenizer {
     path: PathBuf,
     inner: tokenizers::Tokenizer,
+    /// Tokens that every text is given.
     special: usize,
+    /// What is put behind every text, besides what the tokenizer puts there itself.
+    end: Option<u32>,
 }
 
 impl Tokenizer {
     /// Reads `tokenizer.json` of a model's folder.
     ///
     /// # Errors
-    /// No such file, or one that is no tokenizer.
+    /// No such file, or one that is no tokenizer; an end token that is asked for and not known.
     pub fn open(folder: &Path) -> Result<Self> {
         let path = folder.join(TOKENIZER_FILE);
         let bytes = std::fs::read(&path).map_err(Error::io(&path))?;
@@ -35,7 +43,33 @@ impl Tokenizer {
             use tokenizers::PostProcessor;
             processor.added_tokens(false)
         });
-        Ok(Self { path, inner, special })
+        let mut tokenizer = Self { path, inner, special, end: None };
+        if let Some(end) = tokenizer.wanted_end(&folder.join(CONFIG))?
+            && tokenizer.encode_one("", special + 1)?.last() != Some(&end)
+        {
+            tokenizer.end = Some(end);
+            tokenizer.special += 1;
+        }
+        Ok(tokenizer)
+    }
+
+    /// The end token, if the file at `path` says that it is to be added.
+    fn wanted_end(&self, path: &Path) -> Result<Option<u32>> {
+        if !path.exists() {
+            return Ok(None);
+        }
+        let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
+        let config: Value =
+            serde_json::from_str(&text).map_err(|error| Error::file(path, format!("expected JSON: {error}")))?;
+        if config["add_eos_token"] != Value::Bool(true) {
+            return Ok(None);
+        }
+        let token = config["eos_token"].as_str().or(config["eos_token"]["content"].as_str());
+        let id = token.and_then(|token| self.inner.token_to_id(token));
+        id.map(Some).ok_or_else(|| {
+            let found = token.map_or_else(|| "missing".to_owned(), |token| format!("`{token}`, which is no token"));
+            Error::file(path, format!("expected the `eos_token` that `add_eos_token` asks for, got {found}"))
+        })
     }
 
     /// Number of tokens, added ones included.
@@ -64,7 +98,9 @@ impl Tokenizer {
         let mut encoding = self.inner.encode_fast(text, false).map_err(refused)?;
         encoding.truncate(max_tokens - self.special, 0, TruncationDirection::Right);
         let encoding = self.inner.post_process(encoding, None, true).map_err(refused)?;
-        Ok(encoding.get_ids().to_vec())
+        let mut ids = encoding.get_ids().to_vec();
+        ids.extend(self.end);
+        Ok(ids)
     }
 }
 
@@ -189,6 +225,33 @@ mod tests {
     fn too_few_tokens_are_refused() {
         let message = tiny(&["a"]).encode(&["a"], 2).unwrap_err().to_string();
         assert!(message.contains("adds 2 special tokens"), "{message}");
+    }
+
+    #[test]
+    fn an_end_token_that_the_model_asks_for_is_put_once() {
+        let folder = tempfile::tempdir().unwrap();
+        tiny::write_tiny_tokenizer(folder.path(), &["a b c"]).unwrap();
+        let configure = |config: Value| {
+            std::fs::write(folder.path().join(CONFIG), config.to_string()).unwrap();
+            Tokenizer::open(folder.path())
+        };
+        let last = |tokenizer: &Tokenizer, tokens| tokenizer.encode(&["a b c"], tokens).unwrap().ids().to_vec();
+        let plain = last(&Tokenizer::open(folder.path()).unwrap(), 16);
+        let asked = serde_json::json!({"add_eos_token": true, "eos_token": {"content": "</s>"}});
+        assert_eq!(last(&configure(asked.clone()).unwrap(), 16), plain, "the template has it already");
+
+        let path = folder.path().join(TOKENIZER_FILE);
+        let mut value: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        value["post_processor"] = Value::Null;
+        std::fs::write(&path, value.to_string()).unwrap();
+        let with = configure(asked).unwrap();
+        assert_eq!(last(&with, 16), plain[1..]);
+        assert_eq!(last(&with, 2), [plain[1], 2], "a cut text ends with it, too");
+        assert!(with.encode(&["a"], 1).unwrap_err().to_string().contains("adds 1 special tokens"));
+        let without = configure(serde_json::json!({"add_eos_token": false, "eos_token": "</s>"})).unwrap();
+        assert_eq!(last(&without, 16), plain[1..plain.len() - 1]);
+        let message = configure(serde_json::json!({"add_eos_token": true, "eos_token": "<end>"})).unwrap_err();
+        assert!(message.to_string().contains("`<end>`, which is no token"), "{message}");
     }
 
     #[test]
