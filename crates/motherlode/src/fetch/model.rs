@@ -29,6 +29,8 @@ pub const MODEL_STAGE: &str = "model";
 const FORMAT: u32 = 1;
 
 const WEIGHTS: &str = "model.safetensors";
+/// Says which of several files holds which weights.
+const INDEX: &str = "model.safetensors.index.json";
 const CONFIG: &str = "config.json";
 const MODULES: &str = "modules.json";
 const POOLING: &str = "1_Pooling/config.json";
@@ -47,6 +49,15 @@ const FILES: [&str; 9] = [
     LENGTH,
     PROMPTS_FILE,
 ];
+
+/// Whether a file of a model's folder is taken over; weights may lie in several files.
+fn is_taken(name: &str) -> bool {
+    FILES.contains(&name) || name == INDEX || is_shard(name)
+}
+
+fn is_shard(name: &str) -> bool {
+    name.starts_with("model-") && name.ends_with(".safetensors") && !name.contains('/')
+}
 
 /// Where a model is looked for.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,6 +80,8 @@ pub enum Source {
 pub enum Pooling {
     /// The vector of the first token.
     Cls,
+    /// The vector of the last token.
+    Last,
     /// The mean over all tokens.
     Mean,
 }
@@ -245,20 +258,21 @@ fn from_folder(folder: &Path) -> Result<Material> {
             "expected the folder of a model, there is none; name one or use another source",
         ));
     }
-    let present = |name: &&str| folder.join(name).is_file();
-    let files: Vec<String> = FILES.iter().filter(|name| present(name)).map(ToString::to_string).collect();
     let listing: Vec<String> = fs::read_dir(folder)
         .map_err(Error::io(folder))?
         .flatten()
         .map(|entry| entry.file_name().to_string_lossy().into_owned())
         .collect();
+    let names = listing.iter().map(String::as_str).chain([POOLING]);
+    let present = names.filter(|name| is_taken(name) && folder.join(name).is_file());
+    let files: Vec<String> = present.map(str::to_owned).collect();
     Material::of(Origin::Folder, folder, &files, &listing)
 }
 
 fn from_hub(config: &ModelConfig, hub: &Hub, progress: &Progress<'_>) -> std::result::Result<Material, Failure> {
     let name = config.name.strip_prefix(super::HUB).unwrap_or(&config.name).to_owned();
     let repository = Repository { name, kind: RepoType::Model, revision: config.revision.clone() };
-    let snapshot = hub.snapshot(&repository, |file| FILES.contains(&file), progress)?;
+    let snapshot = hub.snapshot(&repository, is_taken, progress)?;
     Ok(Material::of(Origin::Hub, &snapshot.folder, &snapshot.files, &snapshot.listing)?)
 }
 
@@ -289,10 +303,13 @@ impl Material {
     /// The named files of a folder; `listing` is everything that is there, for better messages.
     fn of(origin: Origin, folder: &Path, files: &[String], listing: &[String]) -> Result<Self> {
         let has = |name: &str| files.iter().any(|file| file == name);
-        if let Some(required) = [CONFIG, WEIGHTS, TOKENIZER_FILE].into_iter().find(|name| !has(name)) {
+        let lacks = |name: &&str| !has(name) && (*name != WEIGHTS || !has(INDEX));
+        if let Some(required) = [CONFIG, WEIGHTS, TOKENIZER_FILE].into_iter().find(lacks) {
             return Err(Error::file(folder, without(required, listing)));
         }
-        let files = files.iter().map(|name| (name.clone(), Content::Copy(folder.join(name)))).collect();
+        let whole = has(WEIGHTS);
+        let files = files.iter().filter(|name| !(whole && (*name == INDEX || is_shard(name))));
+        let files = files.map(|name| (name.clone(), Content::Copy(folder.join(name)))).collect();
         Ok(Self { origin, files, notes: Vec::new() })
     }
 
@@ -342,7 +359,7 @@ impl Material {
         }
         let pooling = config.pooling.or(known.map(|known| known.pooling)).ok_or_else(|| {
             Error::config(format!(
-                "`model.pooling`: the files of `{}` do not say how it pools; expected `cls` or `mean`",
+                "`model.pooling`: the files of `{}` do not say how it pools; expected `cls`, `last` or `mean`",
                 config.name
             ))
         })?;
@@ -353,6 +370,7 @@ impl Material {
             "pooling_mode_mean_tokens": pooling == Pooling::Mean,
             "pooling_mode_max_tokens": false,
             "pooling_mode_mean_sqrt_len_tokens": false,
+            "pooling_mode_lasttoken": pooling == Pooling::Last,
         });
         self.insert(POOLING, value);
         Ok(())
@@ -431,7 +449,11 @@ impl Material {
 
     /// Opens weights and tokenizer before anything is written.
     fn check(&self) -> Result<()> {
-        if let Some(Content::Copy(path)) = self.files.get(WEIGHTS) {
+        for (name, content) in &self.files {
+            let Content::Copy(path) = content else { continue };
+            if name != WEIGHTS && !is_shard(name) {
+                continue;
+            }
             let file = MappedFile::open(path)?;
             SafeTensors::deserialize(file.bytes()).map_err(|error| {
                 Error::file(path, format!("expected safetensors, whole: {error}; get the file again"))
@@ -493,9 +515,6 @@ fn without(required: &str, listing: &[String]) -> String {
     let again =
         "load it once with transformers, call save_pretrained(FOLDER) on model and tokenizer, and name that folder";
     match required {
-        WEIGHTS if has("model.safetensors.index.json") => {
-            format!("expected {WEIGHTS}, the weights lie in several files; {again} with max_shard_size = \"100GB\"")
-        }
         WEIGHTS if has(".bin") || has(".pt") => format!(
             "expected {WEIGHTS}, there are only pickled weights, which can run code and are never opened; name a \
              revision that has safetensors (often refs/pr/N), or {again}"
@@ -592,17 +611,35 @@ mod tests {
     }
 
     #[test]
-    fn pickled_split_or_vocabulary_only_models_are_refused_with_a_remedy() {
+    fn pickled_or_vocabulary_only_models_are_refused_with_a_remedy() {
         let temporary = tempfile::tempdir().unwrap();
         let (folder, out) = (plain(temporary.path()), temporary.path().join("out"));
         let message = || from_folder_with(&folder, &out, |_| ()).unwrap_err().to_string();
         fs::rename(folder.join(WEIGHTS), folder.join("pytorch_model.bin")).unwrap();
         assert!(message().contains("pickled") && message().contains("save_pretrained"), "{}", message());
-        fs::rename(folder.join("pytorch_model.bin"), folder.join("model.safetensors.index.json")).unwrap();
-        assert!(message().contains("several files"), "{}", message());
-        fs::rename(folder.join("model.safetensors.index.json"), folder.join(WEIGHTS)).unwrap();
+        fs::rename(folder.join("pytorch_model.bin"), folder.join(WEIGHTS)).unwrap();
         fs::rename(folder.join(TOKENIZER_FILE), folder.join("vocab.txt")).unwrap();
         assert!(message().contains("only a vocabulary"), "{}", message());
+    }
+
+    #[test]
+    fn weights_in_several_files_are_taken_over_and_checked() {
+        let temporary = tempfile::tempdir().unwrap();
+        let (folder, out) = (plain(temporary.path()), temporary.path().join("out"));
+        let last = |config: &mut ModelConfig| config.pooling = Some(Pooling::Last);
+        let shard = folder.join("model-00001-of-00001.safetensors");
+        fs::rename(folder.join(WEIGHTS), &shard).unwrap();
+        let index = json!({"weight_map": {"embeddings.word_embeddings.weight": "model-00001-of-00001.safetensors"}});
+        fs::write(folder.join(INDEX), index.to_string()).unwrap();
+        let whole = fs::read(&shard).unwrap();
+        fs::write(&shard, &whole[..whole.len() - 1]).unwrap();
+        let message = from_folder_with(&folder, &out, last).unwrap_err().to_string();
+        assert!(message.contains("model-00001-of-00001.safetensors: expected safetensors, whole"), "{message}");
+        fs::write(&shard, &whole).unwrap();
+        let artefact = from_folder_with(&folder, &out, last).unwrap();
+        assert_eq!(fs::read(artefact.path("model-00001-of-00001.safetensors")).unwrap(), whole);
+        assert_eq!(json_of(&artefact, INDEX), index);
+        assert_eq!(json_of(&artefact, POOLING)["pooling_mode_lasttoken"], true);
     }
 
     #[test]
