@@ -1,11 +1,14 @@
 """Golden values for motherlode-engine, computed by PyTorch and transformers.
 
-    python tests/golden/engine.py tiny crates/motherlode-engine/tests/data
-        writes a tiny random BERT and XLM-RoBERTa with outputs, gradients of all parameters and three AdamW steps
+    python tests/golden/engine.py tiny crates/motherlode-engine/tests/data [FAMILY ...]
+        writes tiny random models with outputs, gradients of all parameters and three AdamW steps
+    python tests/golden/engine.py adapters crates/motherlode-engine/tests/data
+        writes LoRA adapters for some of them by peft, with outputs and gradients of the adapters
     python tests/golden/engine.py model target/test-models/NAME crates/motherlode-cli/tests/golden/NAME.json
         writes vectors of a few token sequences by the model in that folder
 
-Made with Python 3.11, torch 2.11.0 and transformers 5.23.0 on the CPU, in f32.
+Made with Python 3.11, torch 2.11.0 and transformers 5.23.0 (bert, xlm-roberta) or torch 2.15.0 and transformers 5.24.0
+(the others), and peft 0.21.2, on the CPU, in f32; where a model is stored in half precision, with its rounded weights.
 """
 
 import json
@@ -17,6 +20,109 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 LENGTHS = [5, 1, 12, 8]
+ENCODER = dict(
+    vocab_size=100,
+    hidden_size=32,
+    num_hidden_layers=2,
+    num_attention_heads=4,
+    intermediate_size=64,
+    max_position_embeddings=24,
+    hidden_dropout_prob=0.0,
+    attention_probs_dropout_prob=0.0,
+)
+SMALL = dict(
+    vocab_size=40,
+    hidden_size=24,
+    num_attention_heads=4,
+    intermediate_size=20,
+    max_position_embeddings=24,
+    bos_token_id=None,
+    eos_token_id=None,
+    pad_token_id=None,
+)
+
+
+def rotary(theta):
+    return {"rope_type": "default", "rope_theta": theta}
+
+
+# Family: class of the configuration, its values, pooling, whether vectors are scaled, how weights are stored, seed.
+MODELS = {
+    "bert": ("BertConfig", ENCODER | dict(pad_token_id=0, type_vocab_size=2), "mean", True, "f32", 1),
+    "xlm-roberta": (
+        "XLMRobertaConfig",
+        ENCODER | dict(pad_token_id=1, type_vocab_size=1, layer_norm_eps=1e-5),
+        "cls",
+        False,
+        "f32",
+        2,
+    ),
+    "modern-bert": (
+        "ModernBertConfig",
+        SMALL
+        | dict(
+            num_hidden_layers=4,
+            local_attention=6,
+            cls_token_id=None,
+            sep_token_id=None,
+            rope_parameters={"full_attention": rotary(160000.0), "sliding_attention": rotary(100.0)},
+        ),
+        "mean",
+        True,
+        "f32",
+        3,
+    ),
+    "qwen2": (
+        "Qwen2Config",
+        SMALL | dict(num_hidden_layers=2, num_key_value_heads=2, rope_parameters=rotary(1000.0)),
+        "last",
+        True,
+        "f32",
+        4,
+    ),
+    "qwen3": (
+        "Qwen3Config",
+        SMALL
+        | dict(
+            num_hidden_layers=2,
+            num_key_value_heads=2,
+            head_dim=8,
+            use_sliding_window=True,
+            sliding_window=4,
+            max_window_layers=1,
+            rope_parameters=rotary(1000.0),
+        ),
+        "last",
+        True,
+        "f32",
+        5,
+    ),
+    "llama": (
+        "LlamaConfig",
+        SMALL
+        | dict(
+            num_hidden_layers=2,
+            num_key_value_heads=1,
+            attention_bias=True,
+            mlp_bias=True,
+            is_causal=False,
+            rope_parameters=rotary(1000.0),
+        ),
+        "mean",
+        False,
+        "f16",
+        6,
+    ),
+    "mistral": (
+        "MistralConfig",
+        SMALL
+        | dict(num_hidden_layers=2, num_key_value_heads=4, sliding_window=5, rope_parameters=rotary(10000.0)),
+        "last",
+        True,
+        "bf16 in shards",
+        7,
+    ),
+}
 RATE, WEIGHT_DECAY = 1e-2, 0.1
 
 
@@ -25,7 +131,7 @@ def forward(model, sequences, pooling, normalise):
     vectors = []
     for sequence in sequences:
         tokens = model(input_ids=torch.tensor([sequence])).last_hidden_state[0]
-        vector = tokens[0] if pooling == "cls" else tokens.mean(0)
+        vector = {"cls": tokens[0], "last": tokens[-1], "mean": tokens.mean(0)}[pooling]
         vectors.append(torch.nn.functional.normalize(vector, dim=0) if normalise else vector)
     return torch.stack(vectors)
 
@@ -39,45 +145,53 @@ def write_modules(folder, hidden, pooling, normalise):
     (folder / "modules.json").write_text(json.dumps(modules))
     (folder / "1_Pooling").mkdir(exist_ok=True)
     modes = {"pooling_mode_cls_token": pooling == "cls", "pooling_mode_mean_tokens": pooling == "mean"}
+    if pooling == "last":
+        modes["pooling_mode_lasttoken"] = True
     (folder / "1_Pooling" / "config.json").write_text(json.dumps({"word_embedding_dimension": hidden} | modes))
 
 
-def tiny(folder, family, pooling, normalise, seed):
+def tiny(folder, family):
+    kind, values, pooling, normalise, storage, seed = MODELS[family]
     torch.manual_seed(seed)
-    sizes = dict(
-        vocab_size=100,
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        intermediate_size=64,
-        max_position_embeddings=24,
-        hidden_dropout_prob=0.0,
-        attention_probs_dropout_prob=0.0,
-        attn_implementation="eager",
-    )
-    if family == "bert":
-        config = transformers.BertConfig(pad_token_id=0, type_vocab_size=2, **sizes)
-        model = transformers.BertModel(config, add_pooling_layer=False)
-    else:
-        config = transformers.XLMRobertaConfig(pad_token_id=1, type_vocab_size=1, layer_norm_eps=1e-5, **sizes)
-        model = transformers.XLMRobertaModel(config, add_pooling_layer=False)
+    config = getattr(transformers, kind)(**values, attn_implementation="eager")
+    arguments = {"add_pooling_layer": False} if kind in ("BertConfig", "XLMRobertaConfig") else {}
+    model = transformers.AutoModel.from_config(config, **arguments)
     for name, parameter in model.named_parameters():
-        centre = 1.0 if name.endswith("LayerNorm.weight") else 0.0
+        centre = 1.0 if name.endswith("weight") and parameter.dim() == 1 else 0.0
         parameter.data = centre + 0.3 * torch.randn_like(parameter)
     folder.mkdir(parents=True, exist_ok=True)
     config.save_pretrained(folder)
-    write_modules(folder, 32, pooling, normalise)
-    prefix = "roberta." if family == "xlm-roberta" else ""
-    save_file({prefix + name: value.contiguous() for name, value in model.state_dict().items()}, folder / "model.safetensors")
+    write_modules(folder, config.hidden_size, pooling, normalise)
+    store(model, folder, family, storage)
     generator = torch.Generator().manual_seed(seed + 1)
-    sequences = [torch.randint(4, 100, (length,), generator=generator).tolist() for length in LENGTHS]
-    upstream = torch.randn(len(sequences), 32, generator=generator)
+    sequences = [torch.randint(4, config.vocab_size, (length,), generator=generator).tolist() for length in LENGTHS]
+    upstream = torch.randn(len(sequences), config.hidden_size, generator=generator)
     train(model, folder, sequences, upstream, pooling, normalise)
 
 
+def store(model, folder, family, storage):
+    """Writes the weights, and rounds the model's to what was written."""
+    kind = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}[storage.split()[0]]
+    for parameter in model.parameters():
+        parameter.data = parameter.data.to(kind).to(torch.float32)
+    prefix = {"xlm-roberta": "roberta.", "llama": "model.", "mistral": "model."}.get(family, "")
+    tensors = {prefix + name: value.to(kind).contiguous() for name, value in model.state_dict().items()}
+    if "shards" not in storage:
+        save_file(tensors, folder / "model.safetensors")
+        return
+    names, shards = sorted(tensors), {}
+    for number, part in enumerate([names[: len(names) // 2], names[len(names) // 2 :]], 1):
+        file = f"model-{number:05}-of-00002.safetensors"
+        save_file({name: tensors[name] for name in part}, folder / file)
+        shards |= dict.fromkeys(part, file)
+    size = sum(value.numel() * value.element_size() for value in tensors.values())
+    index = {"metadata": {"total_size": size}, "weight_map": shards}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=1))
+
+
 def train(model, folder, sequences, upstream, pooling, normalise):
-    decaying = [p for n, p in model.named_parameters() if not n.endswith("bias") and "LayerNorm" not in n]
-    others = [p for n, p in model.named_parameters() if n.endswith("bias") or "LayerNorm" in n]
+    decaying = [parameter for parameter in model.parameters() if parameter.dim() == 2]
+    others = [parameter for parameter in model.parameters() if parameter.dim() == 1]
     groups = [{"params": decaying, "weight_decay": WEIGHT_DECAY}, {"params": others, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, lr=RATE, betas=(0.9, 0.999), eps=1e-8)
     golden, norms = {}, []
@@ -98,6 +212,37 @@ def train(model, folder, sequences, upstream, pooling, normalise):
     save_file(golden, folder / "golden.safetensors")
     about = {"sequences": sequences, "rate": RATE, "weight_decay": WEIGHT_DECAY, "max_gradient_norm": 1.0}
     (folder / "golden.json").write_text(json.dumps(about))
+
+
+# Family: modules with an adapter.
+ADAPTED = {
+    "bert": ["query", "value", "output.dense"],
+    "modern-bert": ["Wqkv", "Wo", "Wi"],
+    "qwen3": ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
+}
+
+
+def adapters(folder, family):
+    import peft
+
+    torch.manual_seed(11)
+    arguments = {"add_pooling_layer": False} if family == "bert" else {}
+    model = transformers.AutoModel.from_pretrained(folder, attn_implementation="eager", **arguments).eval()
+    config = peft.LoraConfig(r=3, lora_alpha=5, target_modules=ADAPTED[family], lora_dropout=0.25)
+    model = peft.get_peft_model(model, config)
+    trained = {name: value for name, value in model.named_parameters() if value.requires_grad}
+    for parameter in trained.values():
+        parameter.data = 0.2 * torch.randn_like(parameter)
+    model.save_pretrained(folder / "adapter")
+    (folder / "adapter" / "README.md").unlink()
+    about, golden = json.loads((folder / "golden.json").read_text()), load_file(folder / "golden.safetensors")
+    _, _, pooling, normalise, _, _ = MODELS[family]
+    outputs = forward(model.eval(), about["sequences"], pooling, normalise)
+    (outputs * golden["upstream"]).sum().backward()
+    made = {"outputs": outputs.detach()}
+    for name, value in trained.items():
+        made["gradient." + name.removeprefix("base_model.model.").replace(".default", "")] = value.grad.clone()
+    save_file(made, folder / "adapter" / "golden.safetensors")
 
 
 def real(folder, file):
@@ -122,6 +267,9 @@ if __name__ == "__main__":
     kind, place = sys.argv[1], Path(sys.argv[2])
     if kind == "model":
         real(place, Path(sys.argv[3]))
+    elif kind == "adapters":
+        for family in ADAPTED:
+            adapters(place / family, family)
     else:
-        tiny(place / "bert", "bert", "mean", True, 1)
-        tiny(place / "xlm-roberta", "xlm-roberta", "cls", False, 2)
+        for family in sys.argv[3:] or MODELS:
+            tiny(place / family, family)

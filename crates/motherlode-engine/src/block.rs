@@ -1,81 +1,25 @@
 //! One transformer block over the tokens of a span, forward and backward, written on the kernels.
+//!
+//! Encoders and decoders differ here by data: where the normalisations stand, positions, masks, the activation.
 
-use std::ops::Range;
-
-use motherlode::engine::TokenBatch;
-use rayon::prelude::*;
-
-use crate::config::Shape;
+use crate::adapter::{self, LayerAdapters, Sides};
+use crate::gradient::{Deltas, NormDelta, Sources};
 use crate::kernel::attention::{self, Attention};
-use crate::kernel::dropout::{Dropout, Site};
-use crate::kernel::gelu;
-use crate::kernel::lanes::{add, add_columns};
+use crate::kernel::dropout::Site;
+use crate::kernel::lanes::add;
 use crate::kernel::matrix::{Panels, Start, View, ViewMut, multiply};
-use crate::kernel::normalise::{self, Affine, AffineGradient, Normalised};
-use crate::layout::BlockParameters;
-
-/// Rows of a weight gradient that one job computes.
-const GRADIENT_ROWS: usize = 96;
-
-/// Consecutive sequences of a batch that one thread takes through the encoder.
-#[derive(Debug)]
-pub(crate) struct Span<'a> {
-    pub(crate) ids: &'a [u32],
-    /// Where each sequence stands in `ids`.
-    pub(crate) sequences: Vec<Range<usize>>,
-    /// The place of the first token in the batch.
-    pub(crate) first_token: usize,
-    pub(crate) dropout: Dropout,
-}
-
-impl<'a> Span<'a> {
-    /// The most tokens of a span that holds more than one sequence: its activations stay in the caches.
-    const MOST_TOKENS: usize = 256;
-    /// Spans are not made smaller than this for the sake of parallelism.
-    const LEAST_TOKENS: usize = 64;
-    /// As many spans as possible of a small batch, such that up to 16 threads have work.
-    const WANTED: usize = 16;
-
-    /// Cuts `batch` into spans; where, depends on nothing but the lengths of its sequences.
-    pub(crate) fn cut(batch: &'a TokenBatch, dropout: Dropout) -> Vec<Self> {
-        let limit = (batch.tokens() / Self::WANTED).clamp(Self::LEAST_TOKENS, Self::MOST_TOKENS);
-        let (mut spans, mut first) = (Vec::new(), 0);
-        while first < batch.len() {
-            let start = batch.range(first).start;
-            let fitting = (first + 1..batch.len()).take_while(|index| batch.range(*index).end - start <= limit).count();
-            let sequences = first..first + 1 + fitting;
-            spans.push(Self::of(batch, sequences.clone(), dropout));
-            first = sequences.end;
-        }
-        spans
-    }
-
-    fn of(batch: &'a TokenBatch, sequences: Range<usize>, dropout: Dropout) -> Self {
-        let first_token = batch.range(sequences.start).start;
-        let ids = &batch.ids()[first_token..batch.range(sequences.end - 1).end];
-        let relative = |range: Range<usize>| range.start - first_token..range.end - first_token;
-        Self { ids, sequences: sequences.map(|index| relative(batch.range(index))).collect(), first_token, dropout }
-    }
-}
-
-/// One thing for each of the four linear maps of a block.
-#[derive(Debug, Default)]
-pub(crate) struct Linears<T> {
-    /// To queries, keys and values.
-    pub(crate) projection: T,
-    /// From the heads' contexts back to H.
-    pub(crate) merge: T,
-    /// From H to the inner width F.
-    pub(crate) expand: T,
-    /// From F back to H.
-    pub(crate) contract: T,
-}
+use crate::kernel::normalise::{self, Affine, Normalised};
+use crate::kernel::rotary::{Rotary, Rows};
+use crate::kernel::{gated, gelu};
+use crate::layout::{BlockParameters, Linears, Map};
+use crate::shape::{Activation, Placement, Shape};
+use crate::span::Span;
 
 impl Linears<Panels> {
     /// Packs the weights for the forward pass: y = x · Wᵀ.
     pub(crate) fn pack_forward(&mut self, weights: &BlockParameters<&[f32]>, shape: &Shape) {
         self.projection.pack(View::new(weights.projection_weight, shape.hidden).transposed());
-        self.merge.pack(View::new(weights.merge_weight, shape.hidden).transposed());
+        self.merge.pack(View::new(weights.merge_weight, shape.context()).transposed());
         self.expand.pack(View::new(weights.expand_weight, shape.hidden).transposed());
         self.contract.pack(View::new(weights.contract_weight, shape.inner).transposed());
     }
@@ -83,7 +27,7 @@ impl Linears<Panels> {
     /// Packs the weights for the backward pass: ∂x = ∂y · W.
     pub(crate) fn pack_backward(&mut self, weights: &BlockParameters<&[f32]>, shape: &Shape) {
         self.projection.pack(View::new(weights.projection_weight, shape.hidden));
-        self.merge.pack(View::new(weights.merge_weight, shape.hidden));
+        self.merge.pack(View::new(weights.merge_weight, shape.context()));
         self.expand.pack(View::new(weights.expand_weight, shape.hidden));
         self.contract.pack(View::new(weights.contract_weight, shape.inner));
     }
@@ -94,38 +38,50 @@ impl Linears<Panels> {
 pub(crate) struct Kept {
     /// The block's input, H.
     pub(crate) input: Vec<f32>,
-    /// Queries, keys and values, 3 H.
+    /// What attention is computed of, H; the input itself if no normalisation stands before.
+    attended: Vec<f32>,
+    /// Queries, keys and values.
     projected: Vec<f32>,
-    /// What the heads attended to, H.
+    /// What the heads attended to.
     context: Vec<f32>,
     attention_norm: Normalised,
+    query_norm: Normalised,
+    key_norm: Normalised,
     /// The output of the attention part, H.
     middle: Vec<f32>,
-    /// The inner values before GELU, F.
+    /// What the feed-forward part is computed of, H; the middle itself if no normalisation stands before.
+    fed: Vec<f32>,
+    /// The inner values before the activation.
     expanded: Vec<f32>,
     output_norm: Normalised,
-}
-
-/// What the backward pass of one span through a block leaves for the gradients of its parameters.
-#[derive(Debug, Default)]
-pub(crate) struct Deltas {
-    /// ∂loss/∂output of each linear map.
-    outputs: Linears<Vec<f32>>,
-    /// The input of each linear map, packed.
-    inputs: Linears<Panels>,
-    /// The gradients of weight and bias of the attention's normalisation, then of the output's.
-    norms: Vec<f32>,
 }
 
 /// Working memory of one thread.
 #[derive(Debug, Default)]
 pub(crate) struct Scratch {
-    /// Tokens × H.
+    /// Tokens × H, or × the heads' values.
     pub(crate) narrow: Vec<f32>,
     /// Tokens × F.
     wide: Vec<f32>,
-    packing: Vec<f32>,
+    /// Tokens × F.
+    wide_gradient: Vec<f32>,
+    linear: LinearScratch,
     attention: attention::Scratch,
+    heads: HeadScratch,
+}
+
+/// Working memory of a linear map.
+#[derive(Debug, Default)]
+struct LinearScratch {
+    packing: Vec<f32>,
+    adapter: adapter::Scratch,
+}
+
+/// The values of some heads, one head after the other.
+#[derive(Debug, Default)]
+struct HeadScratch {
+    before: Vec<f32>,
+    after: Vec<f32>,
 }
 
 /// A block's parameters.
@@ -134,9 +90,19 @@ pub(crate) struct Block<'a> {
     pub(crate) shape: &'a Shape,
     /// Counted from 0.
     pub(crate) layer: usize,
+    pub(crate) rotary: Option<&'a Rotary>,
     pub(crate) weights: BlockParameters<&'a [f32]>,
     /// The weights, packed for the direction of the pass.
     pub(crate) panels: &'a Linears<Panels>,
+    /// If there are any, the weights themselves have no gradient.
+    pub(crate) adapters: Option<LayerAdapters<'a>>,
+}
+
+/// Some of the heads of queries, keys and values.
+#[derive(Clone, Copy)]
+struct Heads {
+    first: usize,
+    count: usize,
 }
 
 impl Block<'_> {
@@ -146,31 +112,79 @@ impl Block<'_> {
         self.feed_forward(span, kept, scratch, output);
     }
 
-    /// middle = norm(input + dropout(merge(attention(projection(input)))))
+    /// middle = norm(input + dropout(merge(attention(projection(input))))), or with the norm around the second input.
     fn attend(&self, span: &Span, kept: &mut Kept, scratch: &mut Scratch) {
-        let Scratch { narrow, packing, attention, .. } = scratch;
-        let weights = &self.weights;
-        linear(&kept.input, &self.panels.projection, weights.projection_bias, &mut kept.projected, packing);
-        kept.context.resize(kept.input.len(), 0.0);
+        let Scratch { narrow, linear, attention, heads, .. } = scratch;
+        if self.norm_before_attention() {
+            norm_forward(&kept.input, self.attention_norm(), &mut kept.attention_norm, &mut kept.attended);
+        }
+        let source = if self.norm_before_attention() { &kept.attended } else { &kept.input };
+        self.linear(Map::Projection, span, source, &mut kept.projected, linear);
+        self.place(span, kept, heads);
+        kept.context.resize(span.ids.len() * self.shape.context(), 0.0);
         self.attention(span).forward(&kept.projected, &mut kept.context, attention);
-        linear(&kept.context, &self.panels.merge, weights.merge_bias, narrow, packing);
+        self.linear(Map::Merge, span, &kept.context, narrow, linear);
         span.dropout.apply(Site::Attention { layer: self.layer }, span.first_token, self.shape.hidden, narrow);
         add(narrow, &kept.input);
-        kept.middle.resize(kept.input.len(), 0.0);
-        normalise::forward(narrow, self.attention_norm(), &mut kept.attention_norm, &mut kept.middle);
+        match self.shape.placement {
+            Placement::After => norm_forward(narrow, self.attention_norm(), &mut kept.attention_norm, &mut kept.middle),
+            Placement::Before => std::mem::swap(narrow, &mut kept.middle),
+        }
     }
 
-    /// output = norm(middle + dropout(contract(gelu(expand(middle)))))
+    /// Normalises queries and keys, and turns them by their positions.
+    fn place(&self, span: &Span, kept: &mut Kept, scratch: &mut HeadScratch) {
+        if self.shape.head_norms {
+            for (heads, weight, saved) in [
+                (self.queries(), self.weights.query_norm, &mut kept.query_norm),
+                (self.keys(), self.weights.key_norm, &mut kept.key_norm),
+            ] {
+                self.take_heads(&kept.projected, heads, &mut scratch.before);
+                norm_forward(&scratch.before, self.shape.norm.affine(weight, &[]), saved, &mut scratch.after);
+                self.put_heads(&scratch.after, heads, &mut kept.projected);
+            }
+        }
+        if let Some(rotary) = self.rotary {
+            rotary.forward(&mut kept.projected, self.turned(span));
+        }
+    }
+
+    /// output = norm(middle + dropout(contract(activation(expand(middle))))), or with the norm around the second middle.
     fn feed_forward(&self, span: &Span, kept: &mut Kept, scratch: &mut Scratch, output: &mut Vec<f32>) {
-        let Scratch { narrow, wide, packing, .. } = scratch;
-        linear(&kept.middle, &self.panels.expand, self.weights.expand_bias, &mut kept.expanded, packing);
-        wide.resize(kept.expanded.len(), 0.0);
-        gelu::forward(&kept.expanded, wide);
-        linear(wide, &self.panels.contract, self.weights.contract_bias, narrow, packing);
+        let Scratch { narrow, wide, linear, .. } = scratch;
+        if self.shape.placement == Placement::Before {
+            norm_forward(&kept.middle, self.output_norm(), &mut kept.output_norm, &mut kept.fed);
+        }
+        let source = if self.shape.placement == Placement::Before { &kept.fed } else { &kept.middle };
+        self.linear(Map::Expand, span, source, &mut kept.expanded, linear);
+        self.activate(&kept.expanded, wide);
+        self.linear(Map::Contract, span, wide, narrow, linear);
         span.dropout.apply(Site::FeedForward { layer: self.layer }, span.first_token, self.shape.hidden, narrow);
         add(narrow, &kept.middle);
-        output.resize(kept.middle.len(), 0.0);
-        normalise::forward(narrow, self.output_norm(), &mut kept.output_norm, output);
+        match self.shape.placement {
+            Placement::After => norm_forward(narrow, self.output_norm(), &mut kept.output_norm, output),
+            Placement::Before => std::mem::swap(narrow, output),
+        }
+    }
+
+    fn activate(&self, expanded: &[f32], out: &mut Vec<f32>) {
+        out.resize(expanded.len() / self.shape.expanded() * self.shape.inner, 0.0);
+        match self.shape.activation {
+            Activation::Gelu => gelu::forward(expanded, out),
+            Activation::Gated(gate) => gated::forward(gate, expanded, self.shape.inner, out),
+        }
+    }
+
+    /// out = x · Wᵀ + bias, and what the adapters add.
+    fn linear(&self, map: Map, span: &Span, x: &[f32], out: &mut Vec<f32>, scratch: &mut LinearScratch) {
+        let (weight, bias) = (self.panels.of(map), self.weights.bias(map));
+        let start = if bias.is_empty() { Start::Zero } else { Start::Bias(bias) };
+        out.resize(span.ids.len() * weight.columns(), 0.0);
+        let left = View::new(x, weight.depth());
+        multiply(ViewMut::new(out, weight.columns()), start, left, weight, &mut scratch.packing);
+        if let Some(adapters) = &self.adapters {
+            adapters.forward(map, span, x, out, &mut scratch.adapter);
+        }
     }
 
     /// Turns ∂loss/∂output in `gradient` into ∂loss/∂input, and leaves in `deltas` what the parameters' gradients need.
@@ -182,8 +196,7 @@ impl Block<'_> {
         scratch: &mut Scratch,
         gradient: &mut [f32],
     ) {
-        deltas.norms.clear();
-        deltas.norms.resize(4 * self.shape.hidden, 0.0);
+        deltas.sources.adapters.resize(self.adapters.map_or(0, |adapters| adapters.parameters()), 0.0);
         self.feed_forward_backward(span, kept, deltas, scratch, gradient);
         self.attend_backward(span, kept, deltas, scratch, gradient);
     }
@@ -196,25 +209,41 @@ impl Block<'_> {
         scratch: &mut Scratch,
         gradient: &mut [f32],
     ) {
-        let (hidden, inner) = (self.shape.hidden, self.shape.inner);
-        let Deltas { outputs, inputs, norms } = deltas;
-        let (weight, bias) = norms[2 * hidden..].split_at_mut(hidden);
-        let sums = AffineGradient { weight, bias };
-        normalise::backward(gradient, self.weights.output_norm_weight, &kept.output_norm, sums);
+        let (hidden, weight) = (self.shape.hidden, self.weights.output_norm_weight);
+        let before = self.shape.placement == Placement::Before;
+        let Deltas { outputs, sources, norms } = deltas;
+        let Scratch { narrow, wide, wide_gradient, linear, .. } = scratch;
+        if !before {
+            norm_backward(gradient, weight, &kept.output_norm, &mut norms.output);
+        }
         copy(gradient, &mut outputs.contract);
         let site = Site::FeedForward { layer: self.layer };
         span.dropout.apply(site, span.first_token, hidden, &mut outputs.contract);
-        outputs.expand.resize(kept.expanded.len(), 0.0);
-        let left = View::new(&outputs.contract, hidden);
-        let out = ViewMut::new(&mut outputs.expand, inner);
-        multiply(out, Start::Zero, left, &self.panels.contract, &mut scratch.packing);
-        scratch.wide.resize(kept.expanded.len(), 0.0);
-        gelu::backward(&kept.expanded, &mut outputs.expand, &mut scratch.wide);
-        inputs.contract.pack(View::new(&scratch.wide, inner));
-        inputs.expand.pack(View::new(&kept.middle, hidden));
-        let left = View::new(&outputs.expand, inner);
-        let out = ViewMut::new(gradient, hidden);
-        multiply(out, Start::Current, left, &self.panels.expand, &mut scratch.packing);
+        self.activate(&kept.expanded, wide);
+        let sides = Sides { input: wide, output: &outputs.contract, gradient: wide_gradient };
+        self.linear_backward(Map::Contract, span, sides, sources, linear);
+        self.activation_backward(&kept.expanded, wide_gradient, &mut outputs.expand);
+        let input = if before { &kept.fed } else { &kept.middle };
+        let sides = Sides { input, output: &outputs.expand, gradient: narrow };
+        self.linear_backward(Map::Expand, span, sides, sources, linear);
+        if before {
+            norm_backward(narrow, weight, &kept.output_norm, &mut norms.output);
+        }
+        add(gradient, narrow);
+    }
+
+    /// From ∂loss/∂activation in `gradient` to ∂loss/∂expanded in `out`.
+    fn activation_backward(&self, expanded: &[f32], gradient: &mut Vec<f32>, out: &mut Vec<f32>) {
+        match self.shape.activation {
+            Activation::Gelu => {
+                std::mem::swap(gradient, out);
+                gelu::backward(expanded, out);
+            }
+            Activation::Gated(gate) => {
+                out.resize(expanded.len(), 0.0);
+                gated::backward(gate, expanded, self.shape.inner, gradient, out);
+            }
+        }
     }
 
     fn attend_backward(
@@ -225,29 +254,100 @@ impl Block<'_> {
         scratch: &mut Scratch,
         gradient: &mut [f32],
     ) {
-        let hidden = self.shape.hidden;
-        let Deltas { outputs, inputs, norms } = deltas;
-        let Scratch { narrow, packing, attention, .. } = scratch;
-        let (weight, bias) = norms[..2 * hidden].split_at_mut(hidden);
-        let sums = AffineGradient { weight, bias };
-        normalise::backward(gradient, self.weights.attention_norm_weight, &kept.attention_norm, sums);
+        let (hidden, weight) = (self.shape.hidden, self.weights.attention_norm_weight);
+        let Deltas { outputs, sources, norms } = deltas;
+        let Scratch { narrow, linear, attention, heads, .. } = scratch;
+        if self.shape.placement == Placement::After {
+            norm_backward(gradient, weight, &kept.attention_norm, &mut norms.attention);
+        }
         copy(gradient, &mut outputs.merge);
         span.dropout.apply(Site::Attention { layer: self.layer }, span.first_token, hidden, &mut outputs.merge);
-        narrow.resize(gradient.len(), 0.0);
-        let left = View::new(&outputs.merge, hidden);
-        multiply(ViewMut::new(narrow, hidden), Start::Zero, left, &self.panels.merge, packing);
-        inputs.merge.pack(View::new(&kept.context, hidden));
+        let sides = Sides { input: &kept.context, output: &outputs.merge, gradient: narrow };
+        self.linear_backward(Map::Merge, span, sides, sources, linear);
         outputs.projection.resize(kept.projected.len(), 0.0);
         self.attention(span).backward(&kept.projected, &kept.context, narrow, &mut outputs.projection, attention);
-        inputs.projection.pack(View::new(&kept.input, hidden));
-        let left = View::new(&outputs.projection, 3 * hidden);
-        multiply(ViewMut::new(gradient, hidden), Start::Current, left, &self.panels.projection, packing);
+        let head_norms = [&mut norms.query, &mut norms.key];
+        self.place_backward(span, kept, &mut outputs.projection, head_norms, heads);
+        let before = self.norm_before_attention();
+        let input = if before { &kept.attended } else { &kept.input };
+        let sides = Sides { input, output: &outputs.projection, gradient: narrow };
+        self.linear_backward(Map::Projection, span, sides, sources, linear);
+        if before {
+            norm_backward(narrow, weight, &kept.attention_norm, &mut norms.attention);
+        }
+        add(gradient, narrow);
+    }
+
+    /// Writes ∂loss/∂input of a linear map, and what the gradients of its parameters need.
+    fn linear_backward(&self, map: Map, span: &Span, sides: Sides, sources: &mut Sources, scratch: &mut LinearScratch) {
+        let (weight, tokens) = (self.panels.of(map), span.ids.len());
+        sides.gradient.resize(sides.input.len(), 0.0);
+        let out = ViewMut::new(sides.gradient, weight.columns());
+        multiply(out, Start::Zero, View::new(sides.output, weight.depth()), weight, &mut scratch.packing);
+        match &self.adapters {
+            None => sources.inputs.of_mut(map).pack(View::new(sides.input, sides.input.len() / tokens)),
+            Some(adapters) => adapters.backward(map, span, sides, &mut sources.adapters, &mut scratch.adapter),
+        }
+    }
+
+    /// Takes the gradient of queries and keys back through positions and normalisations.
+    fn place_backward(
+        &self,
+        span: &Span,
+        kept: &Kept,
+        gradient: &mut [f32],
+        norms: [&mut NormDelta; 2],
+        scratch: &mut HeadScratch,
+    ) {
+        if let Some(rotary) = self.rotary {
+            rotary.backward(gradient, self.turned(span));
+        }
+        if self.shape.head_norms {
+            let [of_queries, of_keys] = norms;
+            for (heads, weight, saved, sums) in [
+                (self.queries(), self.weights.query_norm, &kept.query_norm, of_queries),
+                (self.keys(), self.weights.key_norm, &kept.key_norm, of_keys),
+            ] {
+                self.take_heads(gradient, heads, &mut scratch.before);
+                norm_backward(&mut scratch.before, weight, saved, sums);
+                self.put_heads(&scratch.before, heads, gradient);
+            }
+        }
+    }
+
+    fn queries(&self) -> Heads {
+        Heads { first: 0, count: self.shape.heads }
+    }
+
+    fn keys(&self) -> Heads {
+        Heads { first: self.shape.heads, count: self.shape.groups }
+    }
+
+    /// Queries and keys, which stand side by side.
+    fn turned<'b>(&self, span: &'b Span) -> Rows<'b> {
+        let Shape { heads, groups, .. } = self.shape;
+        Rows { stride: self.shape.projected(), heads: heads + groups, sequences: &span.sequences }
+    }
+
+    /// Copies the columns of some heads, token after token.
+    fn take_heads(&self, projected: &[f32], heads: Heads, out: &mut Vec<f32>) {
+        let columns = heads.first * self.shape.width..(heads.first + heads.count) * self.shape.width;
+        out.clear();
+        projected.chunks_exact(self.shape.projected()).for_each(|row| out.extend_from_slice(&row[columns.clone()]));
+    }
+
+    fn put_heads(&self, values: &[f32], heads: Heads, projected: &mut [f32]) {
+        let columns = heads.first * self.shape.width..(heads.first + heads.count) * self.shape.width;
+        let rows = projected.chunks_exact_mut(self.shape.projected()).zip(values.chunks_exact(columns.len()));
+        rows.for_each(|(row, values)| row[columns.clone()].copy_from_slice(values));
     }
 
     fn attention<'b>(&self, span: &'b Span) -> Attention<'b> {
         Attention {
-            hidden: self.shape.hidden,
             heads: self.shape.heads,
+            groups: self.shape.groups,
+            width: self.shape.width,
+            mask: self.shape.layers[self.layer].mask,
             layer: self.layer,
             sequences: &span.sequences,
             first_token: span.first_token,
@@ -255,116 +355,31 @@ impl Block<'_> {
         }
     }
 
+    fn norm_before_attention(&self) -> bool {
+        self.shape.placement == Placement::Before && self.shape.layers[self.layer].attention_norm
+    }
+
     fn attention_norm(&self) -> Affine<'_> {
-        Affine {
-            weight: self.weights.attention_norm_weight,
-            bias: self.weights.attention_norm_bias,
-            epsilon: self.shape.epsilon,
-        }
+        self.shape.norm.affine(self.weights.attention_norm_weight, self.weights.attention_norm_bias)
     }
 
     fn output_norm(&self) -> Affine<'_> {
-        Affine {
-            weight: self.weights.output_norm_weight,
-            bias: self.weights.output_norm_bias,
-            epsilon: self.shape.epsilon,
-        }
+        self.shape.norm.affine(self.weights.output_norm_weight, self.weights.output_norm_bias)
     }
 }
 
-/// out = x · Wᵀ + bias.
-fn linear(x: &[f32], weight: &Panels, bias: &[f32], out: &mut Vec<f32>, packing: &mut Vec<f32>) {
-    let tokens = x.len() / weight.depth();
-    out.resize(tokens * bias.len(), 0.0);
-    let out = ViewMut::new(out, bias.len());
-    multiply(out, Start::Bias(bias), View::new(x, weight.depth()), weight, packing);
+/// Normalises the rows of `x`, which are as long as the weight.
+pub(crate) fn norm_forward(x: &[f32], affine: Affine, saved: &mut Normalised, out: &mut Vec<f32>) {
+    out.resize(x.len(), 0.0);
+    normalise::forward(x, affine, saved, out);
+}
+
+/// Takes `gradient` back through a normalisation, whose own gradient replaces `sums`.
+pub(crate) fn norm_backward(gradient: &mut [f32], weight: &[f32], saved: &Normalised, sums: &mut NormDelta) {
+    normalise::backward(gradient, weight, saved, sums.cleared(weight.len()));
 }
 
 fn copy(from: &[f32], to: &mut Vec<f32>) {
     to.clear();
     to.extend_from_slice(from);
-}
-
-/// A few rows of a linear map's gradient, to which every span adds in order.
-struct GradientRows<'a> {
-    weight: &'a mut [f32],
-    bias: &'a mut [f32],
-    first_row: usize,
-    outputs: usize,
-    part: fn(&Deltas) -> (&[f32], &Panels),
-}
-
-impl GradientRows<'_> {
-    /// ∂W += ∂yᵀ · x, and the bias's gradient += the sum of ∂y over the tokens.
-    fn add(&mut self, deltas: &Deltas, packing: &mut Vec<f32>) {
-        let (outputs, inputs) = (self.part)(deltas);
-        let rows = self.bias.len();
-        let left = View::new(outputs, self.outputs).transposed().rows(self.first_row, rows);
-        let width = self.weight.len() / rows;
-        multiply(ViewMut::new(self.weight, width), Start::Current, left, inputs, packing);
-        add_columns(self.bias, outputs, self.outputs, self.first_row);
-    }
-}
-
-/// Adds to `gradient` what the spans left in `deltas`, in parallel over rows and in the order of the spans.
-pub(crate) fn accumulate(gradient: BlockParameters<&mut [f32]>, deltas: &[&Deltas]) {
-    let mut jobs = Vec::new();
-    let mut push = |weight, bias, part| jobs.extend(gradient_rows(weight, bias, part));
-    push(gradient.projection_weight, gradient.projection_bias, |deltas| {
-        (&deltas.outputs.projection, &deltas.inputs.projection)
-    });
-    push(gradient.merge_weight, gradient.merge_bias, |deltas| (&deltas.outputs.merge, &deltas.inputs.merge));
-    push(gradient.expand_weight, gradient.expand_bias, |deltas| (&deltas.outputs.expand, &deltas.inputs.expand));
-    push(gradient.contract_weight, gradient.contract_bias, |deltas| {
-        (&deltas.outputs.contract, &deltas.inputs.contract)
-    });
-    jobs.into_par_iter().for_each_init(Vec::new, |packing, mut job| {
-        deltas.iter().for_each(|deltas| job.add(deltas, packing));
-    });
-    let hidden = gradient.output_norm_bias.len();
-    let norms = [
-        gradient.attention_norm_weight,
-        gradient.attention_norm_bias,
-        gradient.output_norm_weight,
-        gradient.output_norm_bias,
-    ];
-    for (index, norm) in norms.into_iter().enumerate() {
-        deltas.iter().for_each(|deltas| add(norm, &deltas.norms[index * hidden..(index + 1) * hidden]));
-    }
-}
-
-fn gradient_rows<'a>(
-    weight: &'a mut [f32],
-    bias: &'a mut [f32],
-    part: fn(&Deltas) -> (&[f32], &Panels),
-) -> impl Iterator<Item = GradientRows<'a>> {
-    let (outputs, inputs) = (bias.len(), weight.len() / bias.len());
-    let tiles = weight.chunks_mut(GRADIENT_ROWS * inputs).zip(bias.chunks_mut(GRADIENT_ROWS));
-    tiles.enumerate().map(move |(index, (weight, bias))| GradientRows {
-        weight,
-        bias,
-        first_row: index * GRADIENT_ROWS,
-        outputs,
-        part,
-    })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn spans_hold_every_sequence_once_and_in_order() {
-        let lengths = [3, 200, 100, 1, 600, 20, 20];
-        let batch: TokenBatch = lengths.iter().map(|length| vec![*length as u32; *length]).collect();
-        let spans = Span::cut(&batch, Dropout::OFF);
-        let mut found = Vec::new();
-        for span in &spans {
-            assert_eq!(span.ids, &batch.ids()[span.first_token..span.first_token + span.ids.len()]);
-            assert!(span.sequences.len() == 1 || span.ids.len() <= Span::MOST_TOKENS);
-            found.extend(span.sequences.iter().map(|sequence| span.ids[sequence.clone()].len()));
-        }
-        assert_eq!(found, lengths);
-        assert!(Span::cut(&TokenBatch::default(), Dropout::OFF).is_empty());
-    }
 }

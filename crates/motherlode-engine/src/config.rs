@@ -1,4 +1,4 @@
-//! What `config.json`, `modules.json` and the pooling configuration say about an encoder.
+//! What a model's folder says about an encoder: its shape, its modules, its pooling.
 //!
 //! Reads a sentence-transformers folder, or a Hugging Face folder to which `1_Pooling/config.json` was added. Nothing
 //! is guessed: a value that this engine does not compute is refused, with what it takes.
@@ -12,49 +12,9 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use crate::families;
 use crate::kernel::pooling::{Head, Pooling};
-
-/// The architectures that this engine computes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-enum Family {
-    #[serde(rename = "bert")]
-    Bert,
-    #[serde(rename = "xlm-roberta")]
-    XlmRoberta,
-}
-
-#[derive(Debug, Deserialize)]
-struct ModelConfig {
-    model_type: Family,
-    vocab_size: usize,
-    hidden_size: usize,
-    num_hidden_layers: usize,
-    num_attention_heads: usize,
-    intermediate_size: usize,
-    max_position_embeddings: usize,
-    type_vocab_size: usize,
-    layer_norm_eps: f32,
-    #[serde(rename = "hidden_act")]
-    _activation: Activation,
-    #[serde(default, rename = "position_embedding_type")]
-    _positions: Positions,
-    pad_token_id: Option<usize>,
-    #[serde(default)]
-    is_decoder: bool,
-}
-
-#[derive(Debug, Deserialize)]
-enum Activation {
-    #[serde(rename = "gelu")]
-    Gelu,
-}
-
-#[derive(Debug, Default, Deserialize)]
-enum Positions {
-    #[default]
-    #[serde(rename = "absolute")]
-    Absolute,
-}
+use crate::shape::Shape;
 
 #[derive(Debug, Deserialize)]
 struct Module {
@@ -63,97 +23,15 @@ struct Module {
     kind: String,
 }
 
-/// The sizes of an encoder.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Shape {
-    /// Rows of the word embeddings.
-    pub(crate) vocabulary: usize,
-    /// Values of a token's vector, H.
-    pub(crate) hidden: usize,
-    /// Blocks.
-    pub(crate) layers: usize,
-    /// Attention heads; H is a multiple.
-    pub(crate) heads: usize,
-    /// Values of a token inside the feed-forward part, F.
-    pub(crate) inner: usize,
-    /// Rows of the position embeddings.
-    pub(crate) positions: usize,
-    /// The row of the first token's position.
-    pub(crate) first_position: usize,
-    /// Rows of the token type embeddings.
-    pub(crate) kinds: usize,
-    /// ε of the layer normalisations.
-    pub(crate) epsilon: f32,
-}
-
 /// An encoder's folder, read and checked except for its weights.
 #[derive(Debug, Clone)]
 pub(crate) struct ModelFolder {
-    /// Where the weights are.
+    /// The folder of the weights.
     pub(crate) weights: PathBuf,
     pub(crate) shape: Shape,
     pub(crate) head: Head,
     /// `config.json` as it stands there, with the number of layers that are kept.
     pub(crate) config: Value,
-}
-
-impl Shape {
-    /// Tokens of the longest sequence.
-    pub(crate) fn longest(&self) -> usize {
-        self.positions - self.first_position
-    }
-
-    /// The shape that `config.json`, read from `path`, describes.
-    pub(crate) fn of(path: &Path, config: &Value) -> Result<Self> {
-        let config: ModelConfig = serde_path_to_error::deserialize(config).map_err(|error| refuse(path, &error))?;
-        if config.is_decoder {
-            return Err(Error::file(path, "expected an encoder, got `is_decoder` true"));
-        }
-        let first_position = match config.model_type {
-            Family::Bert => 0,
-            Family::XlmRoberta => config.pad_token_id.unwrap_or(1) + 1,
-        };
-        let shape = Self {
-            vocabulary: config.vocab_size,
-            hidden: config.hidden_size,
-            layers: config.num_hidden_layers,
-            heads: config.num_attention_heads,
-            inner: config.intermediate_size,
-            positions: config.max_position_embeddings,
-            first_position,
-            kinds: config.type_vocab_size,
-            epsilon: config.layer_norm_eps,
-        };
-        shape.check(path)?;
-        Ok(shape)
-    }
-
-    fn check(&self, path: &Path) -> Result<()> {
-        let sizes = [
-            ("vocab_size", self.vocabulary),
-            ("hidden_size", self.hidden),
-            ("num_hidden_layers", self.layers),
-            ("num_attention_heads", self.heads),
-            ("intermediate_size", self.inner),
-            ("type_vocab_size", self.kinds),
-        ];
-        if let Some((name, _)) = sizes.iter().find(|(_, size)| *size == 0) {
-            return Err(Error::file(path, format!("expected `{name}` of at least 1, got 0")));
-        }
-        if !self.hidden.is_multiple_of(self.heads) {
-            let (hidden, heads) = (self.hidden, self.heads);
-            return Err(Error::file(
-                path,
-                format!("expected `hidden_size` a multiple of `num_attention_heads`, got {hidden} and {heads}"),
-            ));
-        }
-        if self.positions <= self.first_position {
-            let (first, positions) = (self.first_position, self.positions);
-            let message = format!("expected `max_position_embeddings` above {first}, got {positions}");
-            return Err(Error::file(path, message));
-        }
-        Ok(())
-    }
 }
 
 impl ModelFolder {
@@ -162,30 +40,34 @@ impl ModelFolder {
         let modules = Modules::read(folder)?;
         let path = modules.transformer.join("config.json");
         let mut config: Value = read_json(&path)?;
-        let mut shape = Shape::of(&path, &config)?;
-        shape.layers = kept_layers(folder, shape.layers, options.layers)?;
-        config["num_hidden_layers"] = shape.layers.into();
+        let mut shape = families::read(&path, &config)?;
+        keep_layers(folder, &mut shape, &mut config, options.layers)?;
         let head = Head {
             pooling: read_pooling(&modules.pooling, shape.hidden)?,
             normalise: modules.normalise,
             hidden: shape.hidden,
         };
-        Ok(Self { weights: modules.transformer.join("model.safetensors"), shape, head, config })
+        Ok(Self { weights: modules.transformer, shape, head, config })
     }
 }
 
-fn kept_layers(folder: &Path, present: usize, asked: Option<usize>) -> Result<usize> {
-    match asked {
-        None => Ok(present),
-        Some(layers) if (1..=present).contains(&layers) => Ok(layers),
-        Some(layers) => {
-            let message = format!("{}: expected `layers` from 1 to {present}, got {layers}", folder.display());
-            Err(Error::config(message))
-        }
+/// Drops the layers behind the first `asked` ones.
+fn keep_layers(folder: &Path, shape: &mut Shape, config: &mut Value, asked: Option<usize>) -> Result<()> {
+    let (present, Some(layers)) = (shape.layers.len(), asked) else { return Ok(()) };
+    if !(1..=present).contains(&layers) {
+        let message = format!("{}: expected `layers` from 1 to {present}, got {layers}", folder.display());
+        return Err(Error::config(message));
     }
+    shape.layers.truncate(layers);
+    config["num_hidden_layers"] = layers.into();
+    if let Some(kinds) = config.get_mut("layer_types").and_then(Value::as_array_mut) {
+        kinds.truncate(layers);
+    }
+    Ok(())
 }
 
-fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
+/// Reads a JSON file.
+pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<T> {
     let text = fs::read_to_string(path).map_err(Error::io(path))?;
     serde_json::from_str(&text).map_err(|error| refuse(path, &error))
 }
@@ -251,9 +133,10 @@ fn read_pooling(path: &Path, hidden: usize) -> Result<Pooling> {
     match pooling_modes(&config).as_slice() {
         ["cls" | "cls_token"] => Ok(Pooling::Cls),
         ["mean" | "mean_tokens"] => Ok(Pooling::Mean),
+        ["lasttoken"] => Ok(Pooling::Last),
         modes => Err(Error::file(
             path,
-            format!("expected pooling of the cls token or the mean of the tokens, got {modes:?}"),
+            format!("expected pooling of the cls token, the last token or the mean of the tokens, got {modes:?}"),
         )),
     }
 }
@@ -295,7 +178,7 @@ mod tests {
     fn reads_shapes_pooling_and_normalisation() {
         let folder = tiny();
         let model = ModelFolder::open(folder.path(), &LoadOptions { layers: Some(2), ..Default::default() }).unwrap();
-        assert_eq!((model.shape.vocabulary, model.shape.hidden, model.shape.layers), (20, 8, 2));
+        assert_eq!((model.shape.vocabulary, model.shape.hidden, model.shape.layers.len()), (20, 8, 2));
         assert_eq!(model.config["num_hidden_layers"], 2);
         assert_eq!(model.head.pooling, Pooling::Mean);
         assert!(model.head.normalise);
@@ -306,9 +189,10 @@ mod tests {
         let folder = tiny();
         let open = || ModelFolder::open(folder.path(), &LoadOptions::default()).unwrap().shape;
         edit(folder.path(), "config.json", |config| config["pad_token_id"] = 3.into());
-        assert_eq!(open().first_position, 0);
+        assert_eq!(open().tables.first_position, 0);
         edit(folder.path(), "config.json", |config| config["model_type"] = "xlm-roberta".into());
-        assert_eq!((open().first_position, open().longest()), (4, open().positions - 4));
+        let shape = open();
+        assert_eq!((shape.tables.first_position, shape.longest), (4, shape.tables.positions - 4));
     }
 
     #[test]

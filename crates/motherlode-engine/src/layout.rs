@@ -1,11 +1,12 @@
 //! Where each tensor stands in the one stretch of memory that holds all parameters of an encoder.
 //!
 //! Weights, gradients and moments share the layout, so that the optimiser sees four long slices. Query, key and value
-//! weights of a layer stand side by side: together they are one matrix of 3 H rows.
+//! weights of a layer stand side by side, and so do those of a gate and of what it lets pass: together they are one
+//! matrix. A part that an encoder lacks has no values.
 
 use std::ops::Range;
 
-use crate::config::Shape;
+use crate::shape::{Activation, Placement, Shape};
 
 /// One tensor.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,10 +24,18 @@ pub(crate) struct Tensor {
 #[derive(Debug, Clone)]
 pub(crate) struct Layout {
     pub(crate) tensors: Vec<Tensor>,
-    hidden: usize,
-    inner: usize,
-    /// Tensors before the first layer: the embeddings.
+    /// Values of the parts of the embeddings, which stand first.
     embeddings: [usize; 5],
+    blocks: Vec<BlockPlace>,
+    /// Where the parts of the final normalisation begin, and their values.
+    final_norm: (usize, [usize; 2]),
+}
+
+/// Where a layer begins, and the values of its parts.
+#[derive(Debug, Clone)]
+struct BlockPlace {
+    start: usize,
+    sizes: [usize; 14],
 }
 
 /// The embeddings' part of weights or gradients.
@@ -54,6 +63,8 @@ pub(crate) struct BlockParameters<T> {
     pub(crate) contract_bias: T,
     pub(crate) output_norm_weight: T,
     pub(crate) output_norm_bias: T,
+    pub(crate) query_norm: T,
+    pub(crate) key_norm: T,
 }
 
 impl<T> EmbeddingParameters<T> {
@@ -63,7 +74,7 @@ impl<T> EmbeddingParameters<T> {
 }
 
 impl<T> BlockParameters<T> {
-    fn of(parts: [T; 12]) -> Self {
+    fn of(parts: [T; 14]) -> Self {
         let [
             projection_weight,
             projection_bias,
@@ -73,7 +84,8 @@ impl<T> BlockParameters<T> {
             attention_norm_bias,
             rest @ ..,
         ] = parts;
-        let [expand_weight, expand_bias, contract_weight, contract_bias, output_norm_weight, output_norm_bias] = rest;
+        let [expand_weight, expand_bias, contract_weight, contract_bias, rest @ ..] = rest;
+        let [output_norm_weight, output_norm_bias, query_norm, key_norm] = rest;
         Self {
             projection_weight,
             projection_bias,
@@ -87,6 +99,8 @@ impl<T> BlockParameters<T> {
             contract_bias,
             output_norm_weight,
             output_norm_bias,
+            query_norm,
+            key_norm,
         }
     }
 }
@@ -94,18 +108,19 @@ impl<T> BlockParameters<T> {
 impl Layout {
     /// The layout of an encoder of this shape.
     pub(crate) fn new(shape: &Shape) -> Self {
-        let hidden = shape.hidden;
-        let mut tensors = Vec::new();
-        push(&mut tensors, "embeddings.word_embeddings.weight", &[shape.vocabulary, hidden]);
-        push(&mut tensors, "embeddings.position_embeddings.weight", &[shape.positions, hidden]);
-        push(&mut tensors, "embeddings.token_type_embeddings.weight", &[shape.kinds, hidden]);
-        push(&mut tensors, "embeddings.LayerNorm.weight", &[hidden]);
-        push(&mut tensors, "embeddings.LayerNorm.bias", &[hidden]);
-        for layer in 0..shape.layers {
-            push_layer(&mut tensors, &format!("encoder.layer.{layer}"), hidden, shape.inner);
-        }
-        let embeddings = [shape.vocabulary * hidden, shape.positions * hidden, shape.kinds * hidden, hidden, hidden];
-        Self { tensors, hidden, inner: shape.inner, embeddings }
+        let mut builder = Builder { shape, tensors: Vec::new() };
+        let embeddings = builder.embeddings();
+        let blocks = (0..shape.layers.len())
+            .map(|layer| BlockPlace { start: builder.end(), sizes: builder.block(layer) })
+            .collect();
+        let present = shape.placement == Placement::Before;
+        let final_norm = (builder.end(), builder.norm(shape.names.final_norm, present));
+        Self { tensors: builder.tensors, embeddings, blocks, final_norm }
+    }
+
+    /// The layout of `tensors` alone, which stand one behind the other; it has neither embeddings nor blocks.
+    pub(crate) fn of(tensors: Vec<Tensor>) -> Self {
+        Self { tensors, embeddings: [0; 5], blocks: Vec::new(), final_norm: (0, [0; 2]) }
     }
 
     /// Number of parameters.
@@ -133,47 +148,167 @@ impl Layout {
     }
 
     pub(crate) fn block<'a>(&self, parameters: &'a [f32], layer: usize) -> BlockParameters<&'a [f32]> {
-        BlockParameters::of(cut(&parameters[self.layer_start(layer)..], self.block_sizes()))
+        let BlockPlace { start, sizes } = &self.blocks[layer];
+        BlockParameters::of(cut(&parameters[*start..], *sizes))
     }
 
     pub(crate) fn block_mut<'a>(&self, parameters: &'a mut [f32], layer: usize) -> BlockParameters<&'a mut [f32]> {
-        BlockParameters::of(cut_mut(&mut parameters[self.layer_start(layer)..], self.block_sizes()))
+        let BlockPlace { start, sizes } = &self.blocks[layer];
+        BlockParameters::of(cut_mut(&mut parameters[*start..], *sizes))
     }
 
-    fn layer_start(&self, layer: usize) -> usize {
-        self.embeddings.iter().sum::<usize>() + layer * self.block_sizes().iter().sum::<usize>()
+    /// Weight and bias of the normalisation after the last block.
+    pub(crate) fn final_norm<'a>(&self, parameters: &'a [f32]) -> [&'a [f32]; 2] {
+        cut(&parameters[self.final_norm.0..], self.final_norm.1)
     }
 
-    fn block_sizes(&self) -> [usize; 12] {
-        let (hidden, inner) = (self.hidden, self.inner);
-        let [square, wide] = [hidden * hidden, hidden * inner];
-        [3 * square, 3 * hidden, square, hidden, hidden, hidden, wide, inner, wide, hidden, hidden, hidden]
+    /// Weight and bias of the normalisation after the last block.
+    pub(crate) fn final_norm_mut<'a>(&self, parameters: &'a mut [f32]) -> [&'a mut [f32]; 2] {
+        cut_mut(&mut parameters[self.final_norm.0..], self.final_norm.1)
     }
 }
 
-fn push(tensors: &mut Vec<Tensor>, name: &str, shape: &[usize]) {
-    let start = tensors.last().map_or(0, |tensor: &Tensor| tensor.place.end);
-    let place = start..start + shape.iter().product::<usize>();
-    tensors.push(Tensor { name: name.to_owned(), shape: shape.to_vec(), place, decays: shape.len() == 2 });
+/// Puts tensor after tensor. Every function returns the number of values that it placed.
+struct Builder<'a> {
+    shape: &'a Shape,
+    tensors: Vec<Tensor>,
 }
 
-fn push_layer(tensors: &mut Vec<Tensor>, layer: &str, hidden: usize, inner: usize) {
-    for part in ["query", "key", "value"] {
-        push(tensors, &format!("{layer}.attention.self.{part}.weight"), &[hidden, hidden]);
+impl Builder<'_> {
+    /// Where the next tensor will stand.
+    fn end(&self) -> usize {
+        self.tensors.last().map_or(0, |tensor| tensor.place.end)
     }
-    for part in ["query", "key", "value"] {
-        push(tensors, &format!("{layer}.attention.self.{part}.bias"), &[hidden]);
+
+    fn push(&mut self, name: String, shape: &[usize]) -> usize {
+        let start = self.end();
+        let place = start..start + shape.iter().product::<usize>();
+        self.tensors.push(Tensor { name, shape: shape.to_vec(), place, decays: shape.len() == 2 });
+        self.end() - start
     }
-    for (part, outputs, inputs) in [
-        ("attention.output.dense", hidden, Some(hidden)),
-        ("attention.output.LayerNorm", hidden, None),
-        ("intermediate.dense", inner, Some(hidden)),
-        ("output.dense", hidden, Some(inner)),
-        ("output.LayerNorm", hidden, None),
-    ] {
-        let shape: Vec<usize> = std::iter::once(outputs).chain(inputs).collect();
-        push(tensors, &format!("{layer}.{part}.weight"), &shape);
-        push(tensors, &format!("{layer}.{part}.bias"), &[outputs]);
+
+    fn table(&mut self, name: &str, rows: usize) -> usize {
+        if rows == 0 { 0 } else { self.push(format!("{name}.weight"), &[rows, self.shape.hidden]) }
+    }
+
+    fn norm(&mut self, name: &str, present: bool) -> [usize; 2] {
+        if !present {
+            return [0; 2];
+        }
+        let hidden = [self.shape.hidden];
+        let weight = self.push(format!("{name}.weight"), &hidden);
+        [weight, if self.shape.norm.bias { self.push(format!("{name}.bias"), &hidden) } else { 0 }]
+    }
+
+    /// The matrices of `modules`, which have so many rows each, then their biases.
+    fn linear(&mut self, modules: &[(String, usize)], inputs: usize, bias: bool) -> [usize; 2] {
+        let weight = modules.iter().map(|(name, rows)| self.push(format!("{name}.weight"), &[*rows, inputs])).sum();
+        let modules = if bias { modules } else { &[] };
+        [weight, modules.iter().map(|(name, rows)| self.push(format!("{name}.bias"), &[*rows])).sum()]
+    }
+
+    fn embeddings(&mut self) -> [usize; 5] {
+        let Shape { names, vocabulary, tables, norm, .. } = self.shape;
+        let word = self.table(names.words, *vocabulary);
+        let position = self.table(names.positions, tables.positions);
+        let kind = self.table(names.kinds, tables.kinds);
+        let [weight, bias] = self.norm(names.embedding_norm, norm.embeddings);
+        [word, position, kind, weight, bias]
+    }
+
+    fn block(&mut self, layer: usize) -> [usize; 14] {
+        let shape = self.shape;
+        let Shape { names, hidden, width, biases, .. } = shape;
+        let name = |part: &str| format!("{}.{layer}.{part}", names.layers);
+        let parts = shape.parts(layer);
+        let [pw, pb] = self.linear(&parts.projection, *hidden, biases.projection);
+        let [mw, mb] = self.linear(&parts.merge, shape.context(), biases.merge);
+        let [aw, ab] = self.norm(&name(names.attention_norm), shape.layers[layer].attention_norm);
+        let [ew, eb] = self.linear(&parts.expand, *hidden, biases.feed_forward);
+        let [cw, cb] = self.linear(&parts.contract, shape.inner, biases.feed_forward);
+        let [ow, ob] = self.norm(&name(names.output_norm), true);
+        let mut head_norm = |part: &str| {
+            if shape.head_norms { self.push(format!("{}.weight", name(part)), &[*width]) } else { 0 }
+        };
+        let [qn, kn] = [names.query_norm, names.key_norm].map(&mut head_norm);
+        [pw, pb, mw, mb, aw, ab, ew, eb, cw, cb, ow, ob, qn, kn]
+    }
+}
+
+/// One thing for each of the four linear maps of a block.
+#[derive(Debug, Default)]
+pub(crate) struct Linears<T> {
+    /// To queries, keys and values.
+    pub(crate) projection: T,
+    /// From the heads' contexts back to H.
+    pub(crate) merge: T,
+    /// From H to the inner values.
+    pub(crate) expand: T,
+    /// From F back to H.
+    pub(crate) contract: T,
+}
+
+/// Which of a block's linear maps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Map {
+    Projection,
+    Merge,
+    Expand,
+    Contract,
+}
+
+impl<T> Linears<T> {
+    pub(crate) fn of(&self, map: Map) -> &T {
+        match map {
+            Map::Projection => &self.projection,
+            Map::Merge => &self.merge,
+            Map::Expand => &self.expand,
+            Map::Contract => &self.contract,
+        }
+    }
+
+    pub(crate) fn of_mut(&mut self, map: Map) -> &mut T {
+        match map {
+            Map::Projection => &mut self.projection,
+            Map::Merge => &mut self.merge,
+            Map::Expand => &mut self.expand,
+            Map::Contract => &mut self.contract,
+        }
+    }
+}
+
+impl<'a> BlockParameters<&'a [f32]> {
+    /// The bias of a linear map, empty if it has none.
+    pub(crate) fn bias(&self, map: Map) -> &'a [f32] {
+        match map {
+            Map::Projection => self.projection_bias,
+            Map::Merge => self.merge_bias,
+            Map::Expand => self.expand_bias,
+            Map::Contract => self.contract_bias,
+        }
+    }
+}
+
+impl Shape {
+    /// The modules of which the linear maps of a layer are made, by name, with their rows.
+    pub(crate) fn parts(&self, layer: usize) -> Linears<Vec<(String, usize)>> {
+        let Self { names, hidden, heads, groups, width, inner, .. } = self;
+        let named = |parts: &[&str], rows: &[usize]| {
+            let name = |part: &&str| format!("{}.{layer}.{part}", names.layers);
+            parts.iter().map(name).zip(rows.iter().copied()).collect()
+        };
+        let projections = [heads * width, groups * width, groups * width];
+        let all = [projections.iter().sum()];
+        let gate_and_rest = match self.activation {
+            Activation::Gated(_) if names.expand.len() == 2 => [*inner; 2],
+            _ => [self.expanded(); 2],
+        };
+        Linears {
+            projection: named(names.projection, if names.projection.len() == 1 { &all } else { &projections }),
+            merge: named(&[names.merge], &[*hidden]),
+            expand: named(names.expand, &gate_and_rest),
+            contract: named(&[names.contract], &[*hidden]),
+        }
     }
 }
 
@@ -198,17 +333,12 @@ mod tests {
     use super::*;
 
     fn layout() -> Layout {
-        Layout::new(&Shape {
-            vocabulary: 7,
-            hidden: 4,
-            layers: 2,
-            heads: 2,
-            inner: 6,
-            positions: 5,
-            first_position: 0,
-            kinds: 2,
-            epsilon: 1e-12,
-        })
+        let config = serde_json::json!({
+            "model_type": "bert", "vocab_size": 7, "hidden_size": 4, "num_hidden_layers": 2, "num_attention_heads": 2,
+            "intermediate_size": 6, "hidden_act": "gelu", "max_position_embeddings": 5, "type_vocab_size": 2,
+            "layer_norm_eps": 1e-12,
+        });
+        Layout::new(&crate::families::read("config.json".as_ref(), &config).unwrap())
     }
 
     #[test]

@@ -1,12 +1,14 @@
 //! Packed encoders with explicit backward passes: what `motherlode::engine` asks for, on the CPU in f32.
 //!
-//! Reads BERT and XLM-RoBERTa encoders from sentence-transformers folders, writes `model.safetensors` and
-//! `config.json`. A batch is cut into spans of whole sequences; one thread takes a span through the network, so that
+//! Reads encoders from sentence-transformers folders, writes `model.safetensors` and `config.json`: BERT, XLM-RoBERTa,
+//! ModernBERT, and Llama, Mistral, Qwen2 and Qwen3 as encoders. All weights are trained, or low-rank adapters (LoRA),
+//! which are read and written as `peft` does. A batch is cut into spans of whole sequences; one thread takes a span through the network, so that
 //! no token is padded and no thread waits for another inside the forward pass. The vector of a sequence does not
 //! depend on its batch, and no result on the number of threads, bit for bit. There is no autograd: each kernel and
 //! the block written on them have their backward pass beside the forward pass. There is no `unsafe`.
 //!
 //! From the outside in: `trainer` and `network` (the encoder), `block` (one transformer block), [`kernel`] (slices).
+//! The families differ by data alone: `families` makes a `shape` of a configuration, and `names` has the tensors' names.
 #![cfg_attr(
     test,
     expect(
@@ -17,12 +19,19 @@
     )
 )]
 
+mod adapter;
 mod block;
 mod config;
+mod families;
+mod gradient;
 pub mod kernel;
 mod layout;
+mod names;
 mod network;
 mod optimizer;
+mod peft;
+mod shape;
+mod span;
 pub mod tiny;
 mod trainer;
 mod weights;
@@ -33,8 +42,8 @@ use motherlode::Result;
 use motherlode::engine::{Embeddings, Encoder, Engine, LoadOptions, TokenBatch, Trainable};
 
 use crate::config::ModelFolder;
-use crate::kernel::dropout::Dropout;
 use crate::network::Network;
+use crate::span::Masks;
 use crate::trainer::CpuTrainable;
 
 /// The engine that computes on the CPU, on the threads of rayon's current pool.
@@ -43,7 +52,9 @@ pub struct CpuEngine;
 
 impl Engine for CpuEngine {
     fn encoder(&self, folder: &Path, options: &LoadOptions) -> Result<Box<dyn Encoder>> {
-        Ok(Box::new(CpuEncoder(Network::open(&ModelFolder::open(folder, options)?)?)))
+        let folder = ModelFolder::open(folder, options)?;
+        let adapters = options.adapter.as_ref().map(|path| peft::read(path, &folder.shape)).transpose()?;
+        Ok(Box::new(CpuEncoder(Network::open(&folder, adapters.as_ref())?)))
     }
 
     fn trainable(&self, folder: &Path, options: &LoadOptions) -> Result<Box<dyn Trainable>> {
@@ -61,6 +72,6 @@ impl Encoder for CpuEncoder {
     }
 
     fn encode(&self, batch: &TokenBatch) -> Result<Embeddings> {
-        self.0.encode(batch, Dropout::OFF)
+        self.0.encode(batch, Masks::OFF)
     }
 }

@@ -6,14 +6,19 @@ use motherlode::engine::{Embeddings, TokenBatch};
 use motherlode::{Error, Result};
 use rayon::prelude::*;
 
-use crate::block::{Block, Deltas, Kept, Linears, Scratch, Span};
-use crate::config::{ModelFolder, Shape};
-use crate::kernel::dropout::{Dropout, Site};
+use crate::adapter::Adapters;
+use crate::block::{Block, Kept, Scratch, norm_forward};
+use crate::config::ModelFolder;
+use crate::gradient::{Deltas, NormDelta};
+use crate::kernel::dropout::Site;
 use crate::kernel::embedding::Tables;
 use crate::kernel::matrix::Panels;
-use crate::kernel::normalise::{self, Affine, Normalised};
+use crate::kernel::normalise::Normalised;
 use crate::kernel::pooling::Head;
-use crate::layout::{EmbeddingParameters, Layout};
+use crate::kernel::rotary::Rotary;
+use crate::layout::{EmbeddingParameters, Layout, Linears};
+use crate::shape::{Placement, Shape};
+use crate::span::{Masks, Span};
 use crate::weights;
 
 /// An encoder in memory.
@@ -23,6 +28,10 @@ pub(crate) struct Network {
     pub(crate) head: Head,
     pub(crate) layout: Layout,
     pub(crate) weights: Vec<f32>,
+    /// Adapters in training; those of an encoder that is not trained are merged into its weights.
+    pub(crate) adapters: Option<Adapters>,
+    /// One for each θ of the shape.
+    rotaries: Vec<Rotary>,
     /// The blocks' matrices, packed for the forward pass.
     panels: Vec<Linears<Panels>>,
     /// Working memory of earlier calls.
@@ -35,14 +44,15 @@ pub(crate) struct SpanMemory {
     /// What each block keeps; a pass that keeps nothing has one, used by every block in turn.
     pub(crate) blocks: Vec<Kept>,
     pub(crate) embedding_norm: Normalised,
-    /// Output of the last block, tokens × H.
+    /// The token vectors, tokens × H.
     pub(crate) hidden: Vec<f32>,
+    pub(crate) final_norm: Normalised,
     pub(crate) scratch: Scratch,
     pub(crate) deltas: Deltas,
     /// ∂loss/∂activations on their way back, tokens × H.
     pub(crate) gradient: Vec<f32>,
-    /// The gradients of weight and bias of the embeddings' normalisation.
-    pub(crate) norm: Vec<f32>,
+    /// The gradients of the embeddings' and of the final normalisation.
+    pub(crate) norms: [NormDelta; 2],
 }
 
 impl SpanMemory {
@@ -53,15 +63,34 @@ impl SpanMemory {
 }
 
 impl Network {
-    /// Reads the weights of `folder`.
-    pub(crate) fn open(folder: &ModelFolder) -> Result<Self> {
+    /// Reads the weights of `folder`, and merges `merged` into them.
+    pub(crate) fn open(folder: &ModelFolder, merged: Option<&Adapters>) -> Result<Self> {
         let layout = Layout::new(&folder.shape);
-        let weights = weights::read(&folder.weights, &layout)?;
-        let panels = (0..folder.shape.layers).map(|_| Linears::default()).collect();
+        let mut weights = weights::read(&folder.weights, &layout)?;
+        merged.into_iter().for_each(|adapters| adapters.merge(&layout, &mut weights));
+        let shape = folder.shape.clone();
+        let panels = shape.layers.iter().map(|_| Linears::default()).collect();
+        let rotaries = shape.thetas.par_iter().map(|theta| Rotary::new(*theta, shape.width, shape.longest)).collect();
         let memory = Mutex::default();
-        let mut network = Self { shape: folder.shape.clone(), head: folder.head, layout, weights, panels, memory };
+        let mut network = Self { shape, head: folder.head, layout, weights, adapters: None, rotaries, panels, memory };
         network.pack();
         Ok(network)
+    }
+
+    /// What is trained: the adapters, or all weights.
+    pub(crate) fn trained(&self) -> (&Layout, &[f32]) {
+        match &self.adapters {
+            Some(adapters) => (&adapters.layout, &adapters.weights),
+            None => (&self.layout, &self.weights),
+        }
+    }
+
+    /// What is trained: the adapters, or all weights.
+    pub(crate) fn trained_mut(&mut self) -> (&Layout, &mut [f32]) {
+        match &mut self.adapters {
+            Some(adapters) => (&adapters.layout, &mut adapters.weights),
+            None => (&self.layout, &mut self.weights),
+        }
     }
 
     /// Packs the matrices again, after the weights changed.
@@ -73,9 +102,9 @@ impl Network {
     }
 
     /// One vector a sequence. The batch is cut into spans, each of which one thread takes through all blocks.
-    pub(crate) fn encode(&self, batch: &TokenBatch, dropout: Dropout) -> Result<Embeddings> {
+    pub(crate) fn encode(&self, batch: &TokenBatch, masks: Masks) -> Result<Embeddings> {
         self.check(batch)?;
-        let spans = Span::cut(batch, dropout);
+        let spans = Span::cut(batch, masks);
         let mut embeddings = Embeddings::zeros(batch.len(), self.shape.hidden);
         let rows = self.rows(&spans, embeddings.values_mut());
         spans.par_iter().zip(rows).for_each(|(span, rows)| {
@@ -104,12 +133,17 @@ impl Network {
     /// Takes one span through the encoder; `out` receives its vectors.
     pub(crate) fn forward(&self, span: &Span, memory: &mut SpanMemory, out: &mut [f32]) {
         self.embed(span, memory);
-        let SpanMemory { blocks, hidden, scratch, .. } = memory;
-        for layer in 0..self.shape.layers {
+        let SpanMemory { blocks, hidden, scratch, final_norm, .. } = memory;
+        for layer in 0..self.shape.layers.len() {
             let last = blocks.len() - 1;
             let kept = &mut blocks[layer.min(last)];
             std::mem::swap(&mut kept.input, hidden);
             self.block(layer, &self.panels).forward(span, kept, scratch, hidden);
+        }
+        if self.shape.placement == Placement::Before {
+            let [weight, bias] = self.layout.final_norm(&self.weights);
+            std::mem::swap(hidden, &mut scratch.narrow);
+            norm_forward(&scratch.narrow, self.shape.norm.affine(weight, bias), final_norm, hidden);
         }
         self.head.forward(hidden, &span.sequences, out);
     }
@@ -120,10 +154,12 @@ impl Network {
         let sum = &mut memory.scratch.narrow;
         sum.resize(span.ids.len() * hidden, 0.0);
         self.tables(&parameters).gather(span.ids, &span.sequences, sum);
-        let EmbeddingParameters { norm_weight: weight, norm_bias: bias, .. } = parameters;
-        memory.hidden.resize(sum.len(), 0.0);
-        let affine = Affine { weight, bias, epsilon: self.shape.epsilon };
-        normalise::forward(sum, affine, &mut memory.embedding_norm, &mut memory.hidden);
+        if self.shape.norm.embeddings {
+            let affine = self.shape.norm.affine(parameters.norm_weight, parameters.norm_bias);
+            norm_forward(sum, affine, &mut memory.embedding_norm, &mut memory.hidden);
+        } else {
+            std::mem::swap(sum, &mut memory.hidden);
+        }
         span.dropout.apply(Site::Embeddings, span.first_token, hidden, &mut memory.hidden);
     }
 
@@ -131,21 +167,28 @@ impl Network {
         Tables {
             word: parameters.word,
             position: parameters.position,
-            kind: &parameters.kind[..self.shape.hidden],
+            kind: &parameters.kind[..parameters.kind.len().min(self.shape.hidden)],
             hidden: self.shape.hidden,
-            first_position: self.shape.first_position,
+            first_position: self.shape.tables.first_position,
         }
     }
 
     /// Block `layer` with matrices packed for one of the two directions.
     pub(crate) fn block<'a>(&'a self, layer: usize, panels: &'a [Linears<Panels>]) -> Block<'a> {
-        Block { shape: &self.shape, layer, weights: self.layout.block(&self.weights, layer), panels: &panels[layer] }
+        Block {
+            shape: &self.shape,
+            layer,
+            rotary: self.shape.layers[layer].rotary.map(|index| &self.rotaries[index]),
+            weights: self.layout.block(&self.weights, layer),
+            panels: &panels[layer],
+            adapters: self.adapters.as_ref().map(|adapters| adapters.layer(layer)),
+        }
     }
 
     /// Refuses empty and over-long sequences and unknown tokens.
     pub(crate) fn check(&self, batch: &TokenBatch) -> Result<()> {
         for index in 0..batch.len() {
-            let (sequence, longest) = (batch.sequence(index), self.shape.longest());
+            let (sequence, longest) = (batch.sequence(index), self.shape.longest);
             if sequence.is_empty() || sequence.len() > longest {
                 let what = format!("sequence {index} of the batch");
                 return Err(Error::shape(what, format!("1 to {longest} tokens"), sequence.len()));

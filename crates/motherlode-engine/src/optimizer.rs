@@ -40,7 +40,7 @@ impl Gradient {
     /// Euclidean norm of all gradients.
     fn norm(&self, words: &Range<usize>) -> f32 {
         let square = |part: &[f32]| f64::from(dot(part, part));
-        let rows = self.values[words.clone()].chunks_exact(words.len() / self.touched.len());
+        let rows = self.values[words.clone()].chunks_exact(row_length(words, self.touched.len()));
         let rows = rows.zip(&self.touched).filter(|(_, touched)| **touched).map(|(row, _)| square(row)).sum::<f64>();
         let rest: Vec<f64> = self.values[words.end..].par_chunks(PARTIAL).map(square).collect();
         (rows + rest.iter().sum::<f64>()).sqrt() as f32
@@ -128,7 +128,7 @@ impl Optimizer {
     }
 
     fn move_words(&mut self, step: &Step, weights: &mut [f32], gradient: &mut Gradient) {
-        let hidden = weights.len() / self.alive.len();
+        let hidden = row_length(&(0..weights.len()), self.alive.len());
         let rows = STRETCH.div_ceil(hidden);
         let stretch = rows * hidden;
         let moments = self.first[..weights.len()].par_chunks_mut(stretch);
@@ -143,11 +143,16 @@ impl Optimizer {
 
     /// Finds out from the moments which rows are alive, after they were read from a file.
     pub(crate) fn revive(&mut self, words: Range<usize>) {
-        let hidden = words.len() / self.alive.len();
+        let hidden = row_length(&words, self.alive.len());
         let moments = self.first[words.clone()].par_chunks(hidden).zip(self.second[words].par_chunks(hidden));
         let is_alive = |(first, second): (&[f32], &[f32])| first.iter().chain(second).any(|value| value.to_bits() != 0);
         self.alive.par_iter_mut().zip(moments).for_each(|(alive, moments)| *alive = is_alive(moments));
     }
+}
+
+/// Values of a row of the word embeddings; 1 if there are none, as among adapters.
+fn row_length(words: &Range<usize>, rows: usize) -> usize {
+    words.len().checked_div(rows).unwrap_or(1)
 }
 
 /// A few rows of the word embeddings.

@@ -8,7 +8,7 @@ use motherlode::{Error, Result, random};
 use rand::RngExt;
 use serde_json::{Value, json};
 
-use crate::config::Shape;
+use crate::families;
 use crate::layout::{Layout, Tensor};
 use crate::weights;
 
@@ -47,7 +47,7 @@ pub fn write_tiny_encoder(folder: &Path, vocabulary: usize, hidden: usize, layer
     write_json(&folder.join("config.json"), &config)?;
     write_json(&folder.join("modules.json"), &modules.into())?;
     write_json(&folder.join("1_Pooling").join("config.json"), &pooling)?;
-    let layout = Layout::new(&Shape::of(&folder.join("config.json"), &config)?);
+    let layout = Layout::new(&families::read(&folder.join("config.json"), &config)?);
     weights::write(&folder.join("model.safetensors"), &layout, &random_weights(&layout, seed))
 }
 

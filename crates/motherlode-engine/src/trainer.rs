@@ -3,20 +3,25 @@
 use std::io::{Read, Write};
 use std::path::Path;
 
-use motherlode::engine::{Embeddings, Encoder, LoadOptions, Pass, StepReport, TokenBatch, Trainable};
+use motherlode::engine::{ADAPTER, Embeddings, Encoder, LoadOptions, Pass, StepReport, TokenBatch, Trainable};
 use motherlode::{Error, Result};
 use rayon::prelude::*;
 use serde_json::Value;
 
-use crate::block::{self, Linears, Span};
+use crate::adapter::Adapters;
+use crate::block::norm_backward;
 use crate::config::ModelFolder;
+use crate::gradient::accumulate;
 use crate::kernel::dropout::{Dropout, Site};
 use crate::kernel::embedding::Tables;
 use crate::kernel::lanes::add;
 use crate::kernel::matrix::Panels;
-use crate::kernel::normalise::{self, AffineGradient};
+use crate::layout::Linears;
 use crate::network::{Network, SpanMemory};
 use crate::optimizer::{Gradient, Optimizer};
+use crate::peft;
+use crate::shape::Placement;
+use crate::span::{Masks, Span};
 use crate::tiny::write_json;
 use crate::weights::{self, read_values, write_values};
 
@@ -35,49 +40,53 @@ pub(crate) struct CpuTrainable {
     seed: u64,
     /// Activations of the spans of the last pass that kept them.
     memory: Vec<SpanMemory>,
-    kept: Option<(TokenBatch, Masks)>,
+    /// The batch of that pass, its step and its chunk.
+    kept: Option<(TokenBatch, u64, u32)>,
     config: Value,
-}
-
-/// What of a pass determines its result.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Masks {
-    step: u64,
-    chunk: u32,
 }
 
 impl CpuTrainable {
     pub(crate) fn open(folder: &Path, options: &LoadOptions) -> Result<Self> {
         let folder = ModelFolder::open(folder, options)?;
-        let layout = crate::layout::Layout::new(&folder.shape);
-        let optimizer = Optimizer::new(options.optimizer.clone(), &layout, folder.shape.vocabulary)?;
-        let network = Network::open(&folder)?;
+        let (merged, adapters) = adapters(&folder, options)?;
+        let mut network = Network::open(&folder, merged.as_ref())?;
+        network.adapters = adapters;
+        let (layout, _) = network.trained();
+        let vocabulary = if network.adapters.is_some() { 0 } else { folder.shape.vocabulary };
         let mut trainable = Self {
-            panels: (0..folder.shape.layers).map(|_| Linears::default()).collect(),
-            gradient: Gradient::new(&layout, folder.shape.vocabulary),
+            panels: folder.shape.layers.iter().map(|_| Linears::default()).collect(),
+            gradient: Gradient::new(layout, vocabulary),
+            optimizer: Optimizer::new(options.optimizer.clone(), layout, vocabulary)?,
             network,
-            optimizer,
             dropout: options.optimizer.dropout,
             seed: options.seed,
             memory: Vec::new(),
             kept: None,
             config: folder.config,
         };
-        trainable.weights_changed();
+        trainable.pack_backward();
         Ok(trainable)
     }
 
     fn weights_changed(&mut self) {
         self.kept = None;
-        self.network.pack();
+        if self.network.adapters.is_none() {
+            self.network.pack();
+            self.pack_backward();
+        }
+    }
+
+    fn pack_backward(&mut self) {
         let Network { layout, weights, shape, .. } = &self.network;
         self.panels.par_iter_mut().enumerate().for_each(|(layer, panels)| {
             panels.pack_backward(&layout.block(weights, layer), shape);
         });
     }
 
-    fn masks(&self, pass: Pass) -> Dropout {
-        Dropout::new(self.dropout, self.seed, pass.step, pass.chunk)
+    fn masks(&self, pass: Pass) -> Masks {
+        let masks = |rate| Dropout::new(rate, self.seed, pass.step, pass.chunk);
+        let adapters = self.network.adapters.as_ref().map_or(0.0, |adapters| adapters.config.dropout);
+        Masks { activations: masks(self.dropout), adapters: masks(adapters) }
     }
 
     /// Runs the forward pass and keeps its activations.
@@ -85,7 +94,7 @@ impl CpuTrainable {
         self.network.check(batch)?;
         let spans = Span::cut(batch, self.masks(pass));
         if self.memory.len() < spans.len() {
-            self.memory.resize_with(spans.len(), || SpanMemory::new(self.network.shape.layers));
+            self.memory.resize_with(spans.len(), || SpanMemory::new(self.network.shape.layers.len()));
         }
         let mut embeddings = Embeddings::zeros(batch.len(), self.network.shape.hidden);
         let rows = self.network.rows(&spans, embeddings.values_mut());
@@ -93,13 +102,13 @@ impl CpuTrainable {
         spans.par_iter().zip(&mut self.memory).zip(rows).for_each(|((span, memory), rows)| {
             network.forward(span, memory, rows);
         });
-        self.kept = Some((batch.clone(), Masks { step: pass.step, chunk: pass.chunk }));
+        self.kept = Some((batch.clone(), pass.step, pass.chunk));
         Ok(embeddings)
     }
 
     fn is_kept(&self, batch: &TokenBatch, pass: Pass) -> bool {
-        let masks = Masks { step: pass.step, chunk: pass.chunk };
-        self.kept.as_ref().is_some_and(|(kept, made)| *made == masks && kept == batch)
+        let kept = self.kept.as_ref();
+        kept.is_some_and(|(kept, step, chunk)| (*step, *chunk) == (pass.step, pass.chunk) && kept == batch)
     }
 
     /// Takes ∂loss/∂embeddings to the last block's output.
@@ -116,6 +125,26 @@ impl CpuTrainable {
             memory.gradient.resize(memory.hidden.len(), 0.0);
             head.backward(&memory.hidden, &span.sequences, rows, &mut memory.gradient);
         });
+        if self.network.shape.placement == Placement::Before {
+            self.final_norm_backward(spans.len());
+        }
+    }
+
+    /// Takes the gradient through the normalisation after the last block.
+    fn final_norm_backward(&mut self, spans: usize) {
+        let Network { layout, weights, .. } = &self.network;
+        let [weight, _] = layout.final_norm(weights);
+        self.memory[..spans].par_iter_mut().for_each(|memory| {
+            norm_backward(&mut memory.gradient, weight, &memory.final_norm, &mut memory.norms[1]);
+        });
+        if self.network.adapters.is_some() {
+            return;
+        }
+        let [of_weight, of_bias] = layout.final_norm_mut(&mut self.gradient.values);
+        for memory in &self.memory[..spans] {
+            add(of_weight, &memory.norms[1].weight);
+            add(of_bias, &memory.norms[1].bias);
+        }
     }
 
     /// Takes the gradient through one block: first along the tokens, a span at a time, then to the parameters.
@@ -125,33 +154,38 @@ impl CpuTrainable {
             let SpanMemory { blocks, deltas, scratch, gradient, .. } = memory;
             block.backward(span, &blocks[layer], deltas, scratch, gradient);
         });
+        if let Some(adapters) = &self.network.adapters {
+            let gradient = &mut self.gradient.values[adapters.place(layer)];
+            self.memory[..spans.len()].iter().for_each(|memory| add(gradient, &memory.deltas.sources.adapters));
+            return;
+        }
         let deltas: Vec<_> = self.memory[..spans.len()].iter().map(|memory| &memory.deltas).collect();
-        block::accumulate(self.network.layout.block_mut(&mut self.gradient.values, layer), &deltas);
+        let Network { layout, shape, .. } = &self.network;
+        accumulate(shape, layout.block_mut(&mut self.gradient.values, layer), &deltas);
     }
 
     /// Takes the gradient from the first block's input to the embeddings.
     fn embeddings_backward(&mut self, spans: &[Span]) {
-        let hidden = self.network.shape.hidden;
-        let weight = self.network.layout.embeddings(&self.network.weights).norm_weight;
+        let Network { shape, layout, weights, .. } = &self.network;
+        let (hidden, weight) = (shape.hidden, layout.embeddings(weights).norm_weight);
         spans.par_iter().zip(&mut self.memory).for_each(|(span, memory)| {
             span.dropout.apply(Site::Embeddings, span.first_token, hidden, &mut memory.gradient);
-            memory.norm.clear();
-            memory.norm.resize(2 * hidden, 0.0);
-            let (of_weight, of_bias) = memory.norm.split_at_mut(hidden);
-            let sums = AffineGradient { weight: of_weight, bias: of_bias };
-            normalise::backward(&mut memory.gradient, weight, &memory.embedding_norm, sums);
+            if shape.norm.embeddings {
+                norm_backward(&mut memory.gradient, weight, &memory.embedding_norm, &mut memory.norms[0]);
+            }
         });
         for (span, memory) in spans.iter().zip(&self.memory) {
             self.gradient.touch(span.ids);
-            let parts = self.network.layout.embeddings_mut(&mut self.gradient.values);
-            add(parts.norm_weight, &memory.norm[..hidden]);
-            add(parts.norm_bias, &memory.norm[hidden..]);
+            let parts = layout.embeddings_mut(&mut self.gradient.values);
+            add(parts.norm_weight, &memory.norms[0].weight);
+            add(parts.norm_bias, &memory.norms[0].bias);
+            let kind = parts.kind.len().min(hidden);
             let mut tables = Tables {
                 word: parts.word,
                 position: parts.position,
-                kind: &mut parts.kind[..hidden],
+                kind: &mut parts.kind[..kind],
                 hidden,
-                first_position: self.network.shape.first_position,
+                first_position: shape.tables.first_position,
             };
             tables.scatter(span.ids, &span.sequences, &memory.gradient);
         }
@@ -164,7 +198,7 @@ impl Encoder for CpuTrainable {
     }
 
     fn encode(&self, batch: &TokenBatch) -> Result<Embeddings> {
-        self.network.encode(batch, Dropout::OFF)
+        self.network.encode(batch, Masks::OFF)
     }
 }
 
@@ -183,15 +217,17 @@ impl Trainable for CpuTrainable {
         }
         let spans = Span::cut(batch, self.masks(pass));
         self.head_backward(&spans, gradient);
-        for layer in (0..self.network.shape.layers).rev() {
+        for layer in (0..self.network.shape.layers.len()).rev() {
             self.block_backward(&spans, layer);
         }
-        self.embeddings_backward(&spans);
+        if self.network.adapters.is_none() {
+            self.embeddings_backward(&spans);
+        }
         Ok(())
     }
 
     fn step(&mut self, rate: f32) -> Result<StepReport> {
-        let Network { layout, weights, .. } = &mut self.network;
+        let (layout, weights) = self.network.trained_mut();
         let report = self.optimizer.step(layout, weights, &mut self.gradient, rate)?;
         self.weights_changed();
         Ok(report)
@@ -201,9 +237,10 @@ impl Trainable for CpuTrainable {
     fn write_state(&self, output: &mut dyn Write) -> Result<()> {
         let write = |output: &mut dyn Write| {
             output.write_all(MAGIC)?;
-            output.write_all(&(self.network.weights.len() as u64).to_le_bytes())?;
+            let (_, weights) = self.network.trained();
+            output.write_all(&(weights.len() as u64).to_le_bytes())?;
             output.write_all(&self.optimizer.steps.to_le_bytes())?;
-            let parts = [&self.network.weights, &self.optimizer.first, &self.optimizer.second];
+            let parts = [weights, &self.optimizer.first, &self.optimizer.second];
             parts.into_iter().try_for_each(|part| write_values(output, part))
         };
         write(output).map_err(|error| Error::data(format!("training state not written: {error}")))
@@ -218,24 +255,51 @@ impl Trainable for CpuTrainable {
         if magic != *MAGIC {
             return Err(Error::data("training state: expected a state that this version wrote, got something else"));
         }
-        let (expected, got) = (self.network.weights.len() as u64, u64::from_le_bytes(parameters));
+        let (layout, weights) = self.network.trained_mut();
+        let (expected, got) = (weights.len() as u64, u64::from_le_bytes(parameters));
         if expected != got {
             return Err(Error::shape("training state", format!("{expected} parameters"), got));
         }
-        let parts = [&mut self.network.weights, &mut self.optimizer.first, &mut self.optimizer.second];
+        let parts = [weights, &mut self.optimizer.first, &mut self.optimizer.second];
         parts.into_iter().try_for_each(|part| read_values(input, part)).map_err(unread)?;
         self.optimizer.steps = u64::from_le_bytes(steps);
-        self.optimizer.revive(self.network.layout.words());
+        self.optimizer.revive(layout.words());
         self.gradient.clear();
         self.weights_changed();
         Ok(())
     }
 
     fn save(&self, folder: &Path) -> Result<()> {
-        weights::write(&folder.join("model.safetensors"), &self.network.layout, &self.network.weights)?;
+        let Network { layout, weights, adapters, shape, .. } = &self.network;
+        let path = folder.join(weights::WEIGHTS);
+        if let Some(adapters) = adapters {
+            let mut merged = weights.clone();
+            adapters.merge(layout, &mut merged);
+            weights::write(&path, layout, &merged)?;
+            peft::write(&folder.join(ADAPTER), adapters, shape)?;
+        } else {
+            weights::write(&path, layout, weights)?;
+        }
         write_json(&folder.join("config.json"), &self.config)
     }
 }
 
+/// Adapters that are merged into the weights, and adapters that are trained.
+fn adapters(folder: &ModelFolder, options: &LoadOptions) -> Result<(Option<Adapters>, Option<Adapters>)> {
+    let read = options.adapter.as_ref().map(|path| peft::read(path, &folder.shape)).transpose()?;
+    let Some(config) = &options.lora else { return Ok((read, None)) };
+    let mut trained = Adapters::new(config, &folder.shape, options.seed)?;
+    if let (Some(read), Some(path)) = (read, &options.adapter) {
+        if read.layout.tensors != trained.layout.tensors || read.scale().to_bits() != trained.scale().to_bits() {
+            let message = "rank, α or targets are not those of `lora`; set them to those of adapter_config.json";
+            return Err(Error::file(path, message));
+        }
+        trained.weights = read.weights;
+    }
+    Ok((None, Some(trained)))
+}
+
+#[cfg(test)]
+mod families;
 #[cfg(test)]
 mod tests;

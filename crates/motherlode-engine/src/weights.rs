@@ -1,7 +1,8 @@
-//! Weights in safetensors files: read as f32, f16 or bf16, written as f32.
+//! Weights in safetensors files, one or several: read as f32, f16 or bf16, written as f32.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufWriter, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use half::{bf16, f16};
 use motherlode::artefact::write_whole;
@@ -10,23 +11,49 @@ use motherlode::{Error, Result};
 use rayon::prelude::*;
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};
+use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
+use crate::config::read_json;
 use crate::layout::{Layout, Tensor};
 
-/// What models with a head put before the names of the encoder's tensors.
-const PREFIXES: [&str; 3] = ["", "bert.", "roberta."];
+/// The file that holds all weights of a model's folder.
+pub(crate) const WEIGHTS: &str = "model.safetensors";
+/// The file that says which of several files holds which tensor.
+const INDEX: &str = "model.safetensors.index.json";
 
-/// Reads the tensors of `layout`; others in the file, such as a pooler, are left alone.
+/// What models with a head put before the names of the encoder's tensors.
+pub(crate) const PREFIXES: [&str; 4] = ["", "bert.", "roberta.", "model."];
+
+/// What [`INDEX`] holds.
+#[derive(Deserialize)]
+struct Index {
+    /// The file of each tensor.
+    weight_map: BTreeMap<String, String>,
+}
+
+/// One file of weights.
+pub(crate) struct Shard<'a> {
+    path: &'a Path,
+    tensors: SafeTensors<'a>,
+}
+
+/// Reads the tensors of `layout` from a model's folder; others, such as those of a pooler, are left alone.
 ///
 /// # Errors
-/// A file that is truncated or no safetensors file; a tensor that is missing, of another shape, of another type than
-/// f32, f16 and bf16, or with a value that is not finite.
-pub(crate) fn read(path: &Path, layout: &Layout) -> Result<Vec<f32>> {
-    let file = open(path)?;
-    let tensors = SafeTensors::deserialize(file.bytes()).map_err(|error| {
-        Error::file(path, format!("not a whole safetensors file ({error}); fetch or convert the model again"))
-    })?;
+/// A file that is missing, truncated or no safetensors file; a tensor that is missing, of another shape, of another type
+/// than f32, f16 and bf16, or with a value that is not finite.
+pub(crate) fn read(folder: &Path, layout: &Layout) -> Result<Vec<f32>> {
+    read_files(&files(folder)?, |shards, tensor| find(folder, shards, tensor), layout)
+}
+
+/// Reads the tensors of `layout` from `files`, as `find` finds them.
+pub(crate) fn read_files<F>(files: &[PathBuf], find: F, layout: &Layout) -> Result<Vec<f32>>
+where
+    F: for<'a> Fn(&'a [Shard<'a>], &Tensor) -> Result<(&'a Path, TensorView<'a>)> + Sync,
+{
+    let maps: Vec<MappedFile> = files.iter().map(|path| MappedFile::open(path)).collect::<Result<_>>()?;
+    let shards: Vec<Shard> = files.iter().zip(&maps).map(|(path, map)| Shard::of(path, map)).collect::<Result<_>>()?;
     let mut values = vec![0.0; layout.parameters()];
     let mut rest = values.as_mut_slice();
     let mut targets = Vec::with_capacity(layout.tensors.len());
@@ -35,28 +62,68 @@ pub(crate) fn read(path: &Path, layout: &Layout) -> Result<Vec<f32>> {
         targets.push((tensor, target));
         rest = others;
     }
-    targets
-        .into_par_iter()
-        .try_for_each(|(tensor, target)| fill(path, tensor, &find(path, &tensors, tensor)?, target))?;
+    targets.into_par_iter().try_for_each(|(tensor, target)| {
+        let (path, found) = find(&shards, tensor)?;
+        fill(path, tensor, &found, target)
+    })?;
     Ok(values)
 }
 
-fn open(path: &Path) -> Result<MappedFile> {
-    if !path.exists() {
-        let message = "no such file; the weights must be one safetensors file, neither sharded nor a pickle: convert \
-                       them with safetensors' own tools";
-        return Err(Error::file(path, message));
+/// The files of weights in a model's folder: one, or those of an index.
+fn files(folder: &Path) -> Result<Vec<PathBuf>> {
+    let (single, index) = (folder.join(WEIGHTS), folder.join(INDEX));
+    if single.exists() {
+        return Ok(vec![single]);
     }
-    MappedFile::open(path)
+    if !index.exists() {
+        let message =
+            format!("no {WEIGHTS} and no {INDEX}; pickles are not read: convert them with safetensors' own tools");
+        return Err(Error::file(folder, message));
+    }
+    let map: Index = read_json(&index)?;
+    let names: BTreeSet<String> = map.weight_map.into_values().collect();
+    if let Some(name) = names.iter().find(|name| name.contains(['/', '\\'])) {
+        return Err(Error::file(&index, format!("expected files of the same folder, got `{name}`")));
+    }
+    names.iter().map(|name| folder.join(name)).map(|path| present(&index, path)).collect()
 }
 
-fn find<'a>(path: &Path, tensors: &SafeTensors<'a>, wanted: &Tensor) -> Result<TensorView<'a>> {
+fn present(index: &Path, path: PathBuf) -> Result<PathBuf> {
+    if path.exists() {
+        return Ok(path);
+    }
+    Err(Error::file(path, format!("no such file, but {} names it; fetch the model again", index.display())))
+}
+
+impl<'a> Shard<'a> {
+    fn of(path: &'a Path, map: &'a MappedFile) -> Result<Self> {
+        let tensors = SafeTensors::deserialize(map.bytes()).map_err(|error| {
+            Error::file(path, format!("not a whole safetensors file ({error}); fetch or convert the model again"))
+        })?;
+        Ok(Self { path, tensors })
+    }
+
+    fn get(&self, name: &str) -> Option<(&'a Path, TensorView<'a>)> {
+        self.tensors.tensor(name).ok().map(|tensor| (self.path, tensor))
+    }
+}
+
+/// The first of `names` that any shard has.
+pub(crate) fn first<'a>(
+    shards: &[Shard<'a>],
+    names: impl Iterator<Item = String>,
+) -> Option<(&'a Path, TensorView<'a>)> {
+    let mut found = names.flat_map(|name| shards.iter().filter_map(move |shard| shard.get(&name)));
+    found.next()
+}
+
+fn find<'a>(folder: &Path, shards: &[Shard<'a>], wanted: &Tensor) -> Result<(&'a Path, TensorView<'a>)> {
     // Checkpoints converted from TensorFlow name the parameters of a normalisation in its own way.
     let older = wanted.name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta");
     let names = [&wanted.name, &older].into_iter().flat_map(|name| PREFIXES.map(|prefix| format!("{prefix}{name}")));
-    names.map(|name| tensors.tensor(&name)).find_map(std::result::Result::ok).ok_or_else(|| {
+    first(shards, names).ok_or_else(|| {
         let message = format!("no tensor `{}`, with or without a prefix; is it a model of another kind?", wanted.name);
-        Error::file(path, message)
+        Error::file(shards.first().map_or(folder, |shard| shard.path), message)
     })
 }
 
@@ -141,7 +208,7 @@ mod tests {
     use std::path::PathBuf;
 
     struct Tiny {
-        _folder: tempfile::TempDir,
+        folder: tempfile::TempDir,
         path: PathBuf,
         layout: Layout,
     }
@@ -150,7 +217,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         write_tiny_encoder(folder.path(), 20, 8, 2, 1).unwrap();
         let model = ModelFolder::open(folder.path(), &LoadOptions::default()).unwrap();
-        Tiny { path: model.weights, layout: Layout::new(&model.shape), _folder: folder }
+        Tiny { path: folder.path().join(WEIGHTS), layout: Layout::new(&model.shape), folder }
     }
 
     /// Writes the file again after `change` to its tensors: type, shape and bytes by name.
@@ -167,8 +234,12 @@ mod tests {
         fs::write(&tiny.path, safetensors::serialize(views, None).unwrap()).unwrap();
     }
 
+    fn read(tiny: &Tiny) -> Result<Vec<f32>> {
+        super::read(tiny.folder.path(), &tiny.layout)
+    }
+
     fn error(tiny: &Tiny) -> String {
-        read(&tiny.path, &tiny.layout).unwrap_err().to_string()
+        read(tiny).unwrap_err().to_string()
     }
 
     const BIAS: &str = "encoder.layer.1.output.dense.bias";
@@ -176,23 +247,23 @@ mod tests {
     #[test]
     fn what_is_written_is_read_back() {
         let tiny = tiny();
-        let values = read(&tiny.path, &tiny.layout).unwrap();
-        let again = tiny.path.with_file_name("again.safetensors");
-        write(&again, &tiny.layout, &values).unwrap();
-        assert_eq!(read(&again, &tiny.layout).unwrap(), values);
-        assert_eq!(fs::read(&again).unwrap(), fs::read(&tiny.path).unwrap());
+        let values = read(&tiny).unwrap();
+        let before = fs::read(&tiny.path).unwrap();
+        write(&tiny.path, &tiny.layout, &values).unwrap();
+        assert_eq!(read(&tiny).unwrap(), values);
+        assert_eq!(fs::read(&tiny.path).unwrap(), before);
     }
 
     #[test]
     fn prefixes_and_older_names_are_understood() {
         let tiny = tiny();
-        let values = read(&tiny.path, &tiny.layout).unwrap();
+        let values = read(&tiny).unwrap();
         rewrite(&tiny, |tensors| {
             let old = std::mem::take(tensors);
             let rename = |name: String| format!("bert.{}", name.replace("LayerNorm.weight", "LayerNorm.gamma"));
             tensors.extend(old.into_iter().map(|(name, tensor)| (rename(name), tensor)));
         });
-        assert_eq!(read(&tiny.path, &tiny.layout).unwrap(), values);
+        assert_eq!(read(&tiny).unwrap(), values);
     }
 
     #[test]
@@ -206,7 +277,7 @@ mod tests {
                 };
                 tensors.insert(BIAS.to_owned(), (dtype, vec![8], bytes));
             });
-            let values = read(&tiny.path, &tiny.layout).unwrap();
+            let values = read(&tiny).unwrap();
             assert_eq!(values[tiny.layout.tensor(BIAS).unwrap().place.clone()], [-1.5; 8]);
         }
     }
@@ -240,6 +311,46 @@ mod tests {
             assert!(error(&tiny).contains("not a whole safetensors file"));
         }
         fs::remove_file(&tiny.path).unwrap();
-        assert!(error(&tiny).contains("no such file"));
+        assert!(error(&tiny).contains("no model.safetensors and no model.safetensors.index.json"));
+    }
+
+    /// Puts the last tensor into a file of its own.
+    fn shard(tiny: &Tiny) {
+        let bytes = fs::read(&tiny.path).unwrap();
+        let tensors = SafeTensors::deserialize(&bytes).unwrap();
+        let last = &tiny.layout.tensors.last().unwrap().name;
+        let (second, first): (Vec<_>, Vec<_>) = tensors.tensors().into_iter().partition(|(name, _)| name == last);
+        let names = [("a.safetensors", &first), ("b.safetensors", &second)];
+        let map: Map<String, Value> = names
+            .iter()
+            .flat_map(|(file, part)| part.iter().map(|(name, _)| (name.clone(), Value::from(*file))))
+            .collect();
+        for (file, part) in names {
+            let views = part.iter().map(|(name, view)| (name, view));
+            fs::write(tiny.folder.path().join(file), safetensors::serialize(views, None).unwrap()).unwrap();
+        }
+        fs::remove_file(&tiny.path).unwrap();
+        fs::write(tiny.folder.path().join(INDEX), json!({"weight_map": map}).to_string()).unwrap();
+    }
+
+    #[test]
+    fn weights_in_several_files_are_read_as_one() {
+        let tiny = tiny();
+        let values = read(&tiny).unwrap();
+        shard(&tiny);
+        assert_eq!(read(&tiny).unwrap(), values);
+    }
+
+    #[test]
+    fn files_that_are_missing_or_elsewhere_are_refused() {
+        let tiny = tiny();
+        shard(&tiny);
+        fs::remove_file(tiny.folder.path().join("b.safetensors")).unwrap();
+        assert!(error(&tiny).contains("b.safetensors: no such file, but"), "{}", error(&tiny));
+        let index = json!({"weight_map": {"a": "a.safetensors", "b": "../b.safetensors"}});
+        fs::write(tiny.folder.path().join(INDEX), index.to_string()).unwrap();
+        assert!(error(&tiny).contains("got `../b.safetensors`"));
+        fs::write(tiny.folder.path().join(INDEX), json!({"weight_map": {"a": "a.safetensors"}}).to_string()).unwrap();
+        assert!(error(&tiny).contains("no tensor"));
     }
 }

@@ -5,7 +5,7 @@
 //! more: forward all chunks, loss, backward chunk by chunk.
 
 use std::io::{Read, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::error::{Error, Result};
 
@@ -189,6 +189,48 @@ impl Default for OptimizerConfig {
     }
 }
 
+/// The folder within a model's in which adapters are written by themselves.
+pub const ADAPTER: &str = "adapter";
+
+/// Low-rank adapters: instead of an encoder's weights, small matrices beside its linear maps are trained.
+///
+/// Source: Hu et al., "LoRA: low-rank adaptation of large language models" (2021).
+#[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct LoraConfig {
+    /// r, the inner width of an adapter.
+    pub rank: usize,
+    /// α: what an adapter adds is multiplied by α / r.
+    pub alpha: f32,
+    /// Probability of dropping a value of an adapter's input while training.
+    pub dropout: f32,
+    /// Names of linear maps, or ends of their paths such as `q_proj`; all linear maps of the layers if empty.
+    pub targets: Vec<String>,
+}
+
+impl Default for LoraConfig {
+    fn default() -> Self {
+        Self { rank: 8, alpha: 16.0, dropout: 0.0, targets: Vec::new() }
+    }
+}
+
+impl LoraConfig {
+    /// Checks the ranges.
+    pub fn validate(&self) -> Result<()> {
+        let Self { rank, alpha, dropout, .. } = self;
+        if *rank == 0 {
+            return Err(Error::config("`lora.rank`: expected at least 1, got 0"));
+        }
+        if !(alpha.is_finite() && *alpha > 0.0) {
+            return Err(Error::config(format!("`lora.alpha`: expected a positive number, got {alpha}")));
+        }
+        if !(0.0..1.0).contains(dropout) {
+            return Err(Error::config(format!("`lora.dropout`: expected at least 0 and below 1, got {dropout}")));
+        }
+        Ok(())
+    }
+}
+
 /// An encoder that can be trained.
 pub trait Trainable: Encoder {
     /// As [`Encoder::encode`], with the dropout of training; the same `pass.step` and `pass.chunk` give the same masks.
@@ -208,6 +250,7 @@ pub trait Trainable: Encoder {
     fn restore(&mut self, input: &mut dyn Read) -> Result<()>;
 
     /// Writes the weights as `model.safetensors` with Hugging Face names, and `config.json`, into an existing folder.
+    /// Adapters are merged into these weights, and written by themselves in the format of `peft` to [`ADAPTER`].
     fn save(&self, folder: &Path) -> Result<()>;
 }
 
@@ -220,6 +263,11 @@ pub struct LoadOptions {
     pub optimizer: OptimizerConfig,
     /// Seed of everything random in the engine.
     pub seed: u64,
+    /// For training: adapters are trained, and the weights stay as they are.
+    pub lora: Option<LoraConfig>,
+    /// A folder in the format of `peft` whose adapters are laid over the weights: merged into them, or, with `lora`,
+    /// what training begins with.
+    pub adapter: Option<PathBuf>,
 }
 
 /// Opens models. The one thing a caller hands to the stages that encode or train.

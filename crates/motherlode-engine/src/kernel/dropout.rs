@@ -22,6 +22,13 @@ pub enum Site {
         /// Counted from 0.
         layer: usize,
     },
+    /// On the input of a low-rank adapter of one layer.
+    Adapter {
+        /// Counted from 0.
+        layer: usize,
+        /// Counted from 0 within the layer.
+        index: usize,
+    },
 }
 
 impl Site {
@@ -31,6 +38,7 @@ impl Site {
             Self::Attention { layer } => 1 + 4 * layer as u64,
             Self::FeedForward { layer } => 2 + 4 * layer as u64,
             Self::Probabilities { layer, head } => 3 + 4 * layer as u64 + ((head as u64) << 32),
+            Self::Adapter { layer, index } => 4 + 4 * layer as u64 + ((index as u64) << 32),
         }
     }
 }

@@ -4,14 +4,14 @@ use std::ops::Range;
 
 use super::lanes::add_scaled;
 
-/// The three tables of which a token's embedding is the sum; every token is of type 0.
+/// The tables of which a token's embedding is the sum; every token is of type 0.
 #[derive(Debug)]
 pub struct Tables<T> {
     /// Vocabulary × hidden.
     pub word: T,
-    /// Positions × hidden.
+    /// Positions × hidden; empty if positions are not embedded.
     pub position: T,
-    /// The row of type 0.
+    /// The row of type 0; empty if types are not embedded.
     pub kind: T,
     /// Length of a row.
     pub hidden: usize,
@@ -33,12 +33,12 @@ impl Tables<&[f32]> {
     /// Writes word + position + type for every token; `sequences` are ranges of `ids`.
     pub fn gather(&self, ids: &[u32], sequences: &[Range<usize>], out: &mut [f32]) {
         for (position, token) in places(sequences) {
-            let word = &self.word[row(ids[token] as usize, self.hidden)];
-            let position = &self.position[row(self.first_position + position, self.hidden)];
-            let parts = word.iter().zip(position).zip(self.kind);
-            for (out, ((word, position), kind)) in out[row(token, self.hidden)].iter_mut().zip(parts) {
-                *out = word + position + kind;
+            let out = &mut out[row(token, self.hidden)];
+            out.copy_from_slice(&self.word[row(ids[token] as usize, self.hidden)]);
+            if !self.position.is_empty() {
+                add_scaled(out, 1.0, &self.position[row(self.first_position + position, self.hidden)]);
             }
+            add_scaled(out, 1.0, self.kind);
         }
     }
 }
@@ -49,7 +49,9 @@ impl Tables<&mut [f32]> {
         for (position, token) in places(sequences) {
             let gradient = &gradient[row(token, self.hidden)];
             add_scaled(&mut self.word[row(ids[token] as usize, self.hidden)], 1.0, gradient);
-            add_scaled(&mut self.position[row(self.first_position + position, self.hidden)], 1.0, gradient);
+            if !self.position.is_empty() {
+                add_scaled(&mut self.position[row(self.first_position + position, self.hidden)], 1.0, gradient);
+            }
             add_scaled(self.kind, 1.0, gradient);
         }
     }
@@ -86,5 +88,19 @@ mod tests {
         assert_eq!(word, [4.0, 8.0, 0.0, 0.0, 17.0, 34.0]);
         assert_eq!(position, [0.0, 0.0, 17.0, 34.0, 4.0, 8.0]);
         assert_eq!(kind, [21.0, 42.0]);
+    }
+
+    #[test]
+    fn words_alone_do() {
+        let word = [1.0, 2.0, 3.0, 4.0];
+        let tables = Tables { word: &word[..], position: &[], kind: &[], hidden: 2, first_position: 0 };
+        let mut out = [f32::NAN; 4];
+        tables.gather(&[1, 0], &[0..2], &mut out);
+        assert_eq!(out, [3.0, 4.0, 1.0, 2.0]);
+        let mut word = [0.0; 4];
+        let mut gradients =
+            Tables { word: &mut word[..], position: &mut [], kind: &mut [], hidden: 2, first_position: 0 };
+        gradients.scatter(&[1, 1], &[0..2], &[1.0, 2.0, 4.0, 8.0]);
+        assert_eq!(word, [0.0, 0.0, 5.0, 10.0]);
     }
 }

@@ -62,6 +62,11 @@ impl<'a> View<'a> {
         Self { values, rows, ..self }
     }
 
+    /// Number of rows.
+    pub fn height(&self) -> usize {
+        self.rows
+    }
+
     /// Column `index` of a column-major matrix.
     fn column(&self, index: usize) -> &'a [f32] {
         &self.values[index * self.column_stride..][..self.rows]
@@ -135,6 +140,11 @@ impl Panels {
     /// Inner indices: rows of the packed matrix.
     pub fn depth(&self) -> usize {
         self.depth
+    }
+
+    /// Columns of the packed matrix.
+    pub fn columns(&self) -> usize {
+        self.columns
     }
 
     /// Where the panel of `width` columns starting at `column` has its inner indices from `depth` on.

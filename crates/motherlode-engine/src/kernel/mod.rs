@@ -33,10 +33,13 @@ pub mod adamw;
 pub mod attention;
 pub mod dropout;
 pub mod embedding;
+pub mod gated;
 pub mod gelu;
 pub mod lanes;
+pub mod mask;
 pub mod matrix;
 pub mod normalise;
 pub mod pooling;
+pub mod rotary;
 #[cfg(test)]
 pub(crate) mod testing;

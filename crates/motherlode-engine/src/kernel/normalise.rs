@@ -1,29 +1,44 @@
-//! Layer normalisation of the rows of a matrix, forward and backward.
+//! Layer normalisation of the rows of a matrix, and the root-mean-square normalisation, which leaves the mean where it
+//! is (Zhang and Sennrich 2019); forward and backward.
 
 use super::lanes::{dot, sum};
 
-/// Weight γ and bias β of a layer normalisation, of the length of a row.
+/// What a normalisation makes of a row, before γ and β.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Kind {
+    /// Mean 0 and variance 1.
+    #[default]
+    Layer,
+    /// Mean square 1.
+    RootMeanSquare,
+}
+
+/// A normalisation's kind, weight γ and bias β, which have the length of a row.
 #[derive(Debug, Clone, Copy)]
 pub struct Affine<'a> {
+    /// Whether the mean is taken away.
+    pub kind: Kind,
     /// γ.
     pub weight: &'a [f32],
-    /// β.
+    /// β; empty if there is none.
     pub bias: &'a [f32],
-    /// ε, added to the variance.
+    /// ε, added to the variance or mean square.
     pub epsilon: f32,
 }
 
 /// What backward needs of a forward pass.
 #[derive(Debug, Clone, Default)]
 pub struct Normalised {
-    /// Rows of mean 0 and variance 1, before γ and β.
+    kind: Kind,
+    /// Normalised rows, before γ and β.
     values: Vec<f32>,
-    /// What each row was multiplied by, 1 / √(variance + ε).
+    /// What each row was multiplied by, 1 / √(variance or mean square + ε).
     factors: Vec<f32>,
 }
 
-/// out = γ · (x − mean) / √(variance + ε) + β for every row of `x`.
+/// out = γ · (x − mean) / √(variance + ε) + β for every row of `x`, or γ · x / √(mean square + ε) + β.
 pub fn forward(x: &[f32], affine: Affine, saved: &mut Normalised, out: &mut [f32]) {
+    saved.kind = affine.kind;
     saved.values.resize(x.len(), 0.0);
     saved.factors.resize(x.len() / affine.weight.len(), 0.0);
     forward_rows(x, affine, saved, out);
@@ -41,20 +56,33 @@ vectorised! {
 
 #[inline(always)]
 fn forward_row(x: &[f32], affine: Affine, values: &mut [f32], out: &mut [f32]) -> f32 {
-    let mean = sum(x) / x.len() as f32;
+    let mean = affine.kind.mean(x);
     for (value, x) in values.iter_mut().zip(x) {
         *value = x - mean;
     }
     let factor = (dot(values, values) / x.len() as f32 + affine.epsilon).sqrt().recip();
-    let parameters = affine.weight.iter().zip(affine.bias);
-    for ((out, value), (weight, bias)) in out.iter_mut().zip(values).zip(parameters) {
+    for ((out, value), weight) in out.iter_mut().zip(values).zip(affine.weight) {
         *value *= factor;
-        *out = *value * weight + bias;
+        *out = *value * weight;
+    }
+    for (out, bias) in out.iter_mut().zip(affine.bias) {
+        *out += bias;
     }
     factor
 }
 
-/// Where the gradients of γ and β are added up.
+impl Kind {
+    /// What is taken away from every value of a row.
+    #[inline(always)]
+    fn mean(self, row: &[f32]) -> f32 {
+        match self {
+            Self::Layer => sum(row) / row.len() as f32,
+            Self::RootMeanSquare => 0.0,
+        }
+    }
+}
+
+/// Where the gradients of γ and β are added up, that of β also where there is none.
 #[derive(Debug)]
 pub struct AffineGradient<'a> {
     /// Of γ.
@@ -74,14 +102,14 @@ vectorised! {
                 *bias += *gradient;
                 *gradient *= gamma;
             }
-            backward_row(gradient, values, *factor);
+            backward_row(saved.kind, gradient, values, *factor);
         }
     }
 }
 
 #[inline(always)]
-fn backward_row(gradient: &mut [f32], values: &[f32], factor: f32) {
-    let mean = sum(gradient) / gradient.len() as f32;
+fn backward_row(kind: Kind, gradient: &mut [f32], values: &[f32], factor: f32) {
+    let mean = kind.mean(gradient);
     let along = dot(gradient, values) / gradient.len() as f32;
     for (gradient, value) in gradient.iter_mut().zip(values) {
         *gradient = factor * (*gradient - mean - value * along);
@@ -94,23 +122,28 @@ mod tests {
     use crate::kernel::testing::{assert_slope, noise};
 
     const WIDTH: usize = 19;
+    const KINDS: [Kind; 2] = [Kind::Layer, Kind::RootMeanSquare];
 
-    fn run(x: &[f32], weight: &[f32], bias: &[f32]) -> (Vec<f32>, Normalised) {
+    fn run(kind: Kind, x: &[f32], weight: &[f32], bias: &[f32]) -> (Vec<f32>, Normalised) {
         let (mut saved, mut out) = (Normalised::default(), vec![0.0; x.len()]);
-        forward(x, Affine { weight, bias, epsilon: 1e-5 }, &mut saved, &mut out);
+        forward(x, Affine { kind, weight, bias, epsilon: 1e-5 }, &mut saved, &mut out);
         (out, saved)
     }
 
     #[test]
     fn forward_agrees_with_the_definition() {
         let (x, weight, bias) = (noise(1, 3 * WIDTH), noise(2, WIDTH), noise(3, WIDTH));
-        let (out, _) = run(&x, &weight, &bias);
-        for (x, out) in x.chunks(WIDTH).zip(out.chunks(WIDTH)) {
-            let mean = x.iter().sum::<f32>() / WIDTH as f32;
-            let variance = x.iter().map(|x| (x - mean).powi(2)).sum::<f32>() / WIDTH as f32;
-            for place in 0..WIDTH {
-                let expected = (x[place] - mean) / (variance + 1e-5).sqrt() * weight[place] + bias[place];
-                assert!((out[place] - expected).abs() < 1e-5);
+        for (kind, bias) in [(KINDS[0], bias.as_slice()), (KINDS[0], &[]), (KINDS[1], &bias), (KINDS[1], &[])] {
+            let (out, _) = run(kind, &x, &weight, bias);
+            for (x, out) in x.chunks(WIDTH).zip(out.chunks(WIDTH)) {
+                let mean = x.iter().sum::<f32>() / WIDTH as f32;
+                let mean = if kind == Kind::Layer { mean } else { 0.0 };
+                let square = x.iter().map(|x| (x - mean).powi(2)).sum::<f32>() / WIDTH as f32;
+                for place in 0..WIDTH {
+                    let scaled = (x[place] - mean) / (square + 1e-5).sqrt() * weight[place];
+                    let expected = scaled + bias.get(place).unwrap_or(&0.0);
+                    assert!((out[place] - expected).abs() < 1e-5);
+                }
             }
         }
     }
@@ -119,15 +152,18 @@ mod tests {
     fn backward_is_the_slope_of_forward() {
         let (x, weight, bias) = (noise(1, 3 * WIDTH), noise(2, WIDTH), noise(3, WIDTH));
         let upstream = noise(4, 3 * WIDTH);
-        let loss = |x: &[f32], weight: &[f32], bias: &[f32]| {
-            run(x, weight, bias).0.iter().zip(&upstream).map(|(out, up)| f64::from(*out) * f64::from(*up)).sum()
-        };
-        let (mut gradient, saved) = (upstream.clone(), run(&x, &weight, &bias).1);
-        let (mut of_weight, mut of_bias) = (vec![0.0; WIDTH], vec![0.0; WIDTH]);
-        let sums = AffineGradient { weight: &mut of_weight, bias: &mut of_bias };
-        backward(&mut gradient, &weight, &saved, sums);
-        assert_slope(&x, &gradient, |x| loss(x, &weight, &bias));
-        assert_slope(&weight, &of_weight, |weight| loss(&x, weight, &bias));
-        assert_slope(&bias, &of_bias, |bias| loss(&x, &weight, bias));
+        for kind in KINDS {
+            let loss = |x: &[f32], weight: &[f32], bias: &[f32]| {
+                let out = run(kind, x, weight, bias).0;
+                out.iter().zip(&upstream).map(|(out, up)| f64::from(*out) * f64::from(*up)).sum()
+            };
+            let (mut gradient, saved) = (upstream.clone(), run(kind, &x, &weight, &bias).1);
+            let (mut of_weight, mut of_bias) = (vec![0.0; WIDTH], vec![0.0; WIDTH]);
+            let sums = AffineGradient { weight: &mut of_weight, bias: &mut of_bias };
+            backward(&mut gradient, &weight, &saved, sums);
+            assert_slope(&x, &gradient, |x| loss(x, &weight, &bias));
+            assert_slope(&weight, &of_weight, |weight| loss(&x, weight, &bias));
+            assert_slope(&bias, &of_bias, |bias| loss(&x, &weight, bias));
+        }
     }
 }

@@ -9,6 +9,8 @@ use super::lanes::{add_scaled, dot};
 pub enum Pooling {
     /// The first token's.
     Cls,
+    /// The last token's.
+    Last,
     /// The mean of all tokens'.
     Mean,
 }
@@ -58,16 +60,17 @@ impl Head {
 
     /// The values of the tokens of `sequence` that count.
     fn rows(&self, sequence: &Range<usize>) -> Range<usize> {
-        let end = match self.pooling {
-            Pooling::Cls => sequence.start + 1,
-            Pooling::Mean => sequence.end,
+        let tokens = match self.pooling {
+            Pooling::Cls => sequence.start..sequence.start + 1,
+            Pooling::Last => sequence.end - 1..sequence.end,
+            Pooling::Mean => sequence.clone(),
         };
-        sequence.start * self.hidden..end * self.hidden
+        tokens.start * self.hidden..tokens.end * self.hidden
     }
 
     fn share(&self, sequence: &Range<usize>) -> f32 {
         match self.pooling {
-            Pooling::Cls => 1.0,
+            Pooling::Cls | Pooling::Last => 1.0,
             Pooling::Mean => (sequence.len() as f32).recip(),
         }
     }
@@ -107,6 +110,8 @@ mod tests {
         let tokens = noise(1, 7 * HIDDEN);
         let cls = run(Head { pooling: Pooling::Cls, normalise: false, hidden: HIDDEN }, &tokens);
         assert_close(&cls[HIDDEN..], &tokens[3 * HIDDEN..4 * HIDDEN], 0.0);
+        let last = run(Head { pooling: Pooling::Last, normalise: false, hidden: HIDDEN }, &tokens);
+        assert_close(&last[..HIDDEN], &tokens[2 * HIDDEN..3 * HIDDEN], 0.0);
         let mean = run(Head { pooling: Pooling::Mean, normalise: false, hidden: HIDDEN }, &tokens);
         let expected = (3..7).map(|token| tokens[token * HIDDEN + 2]).sum::<f32>() / 4.0;
         assert_close(&mean[HIDDEN + 2..HIDDEN + 3], &[expected], 1e-6);
@@ -118,7 +123,7 @@ mod tests {
     #[test]
     fn backward_is_the_slope_of_forward() {
         let (tokens, upstream) = (noise(1, 7 * HIDDEN), noise(2, 2 * HIDDEN));
-        for pooling in [Pooling::Cls, Pooling::Mean] {
+        for pooling in [Pooling::Cls, Pooling::Last, Pooling::Mean] {
             for normalise in [false, true] {
                 let head = Head { pooling, normalise, hidden: HIDDEN };
                 let mut gradient = vec![f32::NAN; tokens.len()];

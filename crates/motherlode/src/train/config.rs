@@ -6,7 +6,7 @@ use super::loss::{Imitation, LossOptions, Prefix, Reading};
 use super::schedule::Warmup;
 use super::teacher::TeacherKind;
 use crate::batch::weights::WeightConfig;
-use crate::engine::OptimizerConfig;
+use crate::engine::{LoraConfig, OptimizerConfig};
 use crate::error::{Error, Result};
 use crate::index::exact::Similarity;
 
@@ -28,6 +28,9 @@ pub struct TrainConfig {
     pub weights: WeightConfig,
     /// The optimiser.
     pub optimizer: OptimizerConfig,
+    /// Low-rank adapters instead of all weights, off if absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lora: Option<LoraConfig>,
     /// Bytes for the activations of a step; a step that needs more is computed in chunks, with the same gradient.
     pub memory: u64,
     /// Prefixes of the vectors that must be useful by themselves.
@@ -98,6 +101,7 @@ impl Default for TrainConfig {
             reading: Reading::Negative,
             weights: WeightConfig::default(),
             optimizer: OptimizerConfig::default(),
+            lora: None,
             memory: 8 << 30,
             matryoshka: Vec::new(),
             distillation: None,
@@ -145,6 +149,7 @@ impl TrainConfig {
         require("checkpoint_every", self.checkpoint_every > 0, "at least 1", self.checkpoint_every)?;
         require("memory", self.memory > 0, "at least 1 byte", self.memory)?;
         validate_optimizer(&self.optimizer)?;
+        self.lora.as_ref().map_or(Ok(()), LoraConfig::validate)?;
         self.weights.validate()
     }
 
@@ -227,6 +232,9 @@ mod tests {
             ("matryoshka = [{ dimension = 0 }]", "`train.matryoshka.dimension`"),
             ("distillation = { temperature = 0.0 }", "`train.distillation.temperature`"),
             ("optimizer = { beta1 = 1.0 }", "`train.optimizer.beta1`"),
+            ("lora = { rank = 0 }", "`lora.rank`"),
+            ("lora = { alpha = 0.0 }", "`lora.alpha`"),
+            ("lora = { dropout = 1.0 }", "`lora.dropout`"),
             ("weights = { alpha = -1.0 }", "alpha"),
         ] {
             let message = parse(text).unwrap().validate().unwrap_err().to_string();

@@ -11,6 +11,7 @@ use serde_json::{Map, Value, json};
 use super::checkpoint::{LoopState, entries};
 use super::{TrainConfig, TrainInputs};
 use crate::artefact::{Artefact, Draft, Summary};
+use crate::engine::ADAPTER;
 use crate::error::{Error, Result};
 use crate::index::exact::Similarity;
 use crate::text::prompts::{PROMPTS_FILE, Prompts};
@@ -48,8 +49,7 @@ pub(super) fn export(
     config: &TrainConfig,
     trained: &Trained<'_>,
 ) -> Result<Artefact> {
-    for path in entries(&trained.weights)? {
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    for (name, path) in saved(&trained.weights)? {
         copy(&mut draft, &path, &name)?;
     }
     let base = inputs.base.folder;
@@ -64,6 +64,17 @@ pub(super) fn export(
     draft.write_lines("log.jsonl", &trained.state.log)?;
     draft.write_lines("validation.jsonl", &trained.state.validations)?;
     draft.commit(trained.summary.clone())
+}
+
+/// What the engine saved: files, and the files of the folder of adapters.
+fn saved(folder: &Path) -> Result<Vec<(String, PathBuf)>> {
+    let named = |path: PathBuf| (path.file_name().unwrap_or_default().to_string_lossy().into_owned(), path);
+    let mut files: Vec<(String, PathBuf)> = entries(folder)?.into_iter().map(named).collect();
+    files.retain(|(name, _)| name != ADAPTER);
+    let adapter = folder.join(ADAPTER);
+    let adapters = if adapter.exists() { entries(&adapter)? } else { Vec::new() };
+    files.extend(adapters.into_iter().map(named).map(|(name, path)| (format!("{ADAPTER}/{name}"), path)));
+    Ok(files)
 }
 
 fn copy(draft: &mut Draft, from: &Path, name: &str) -> Result<()> {

@@ -44,7 +44,13 @@ impl<'a> Trainer<'a> {
         };
         let validation = Validation::open(inputs, config.validation.pool, config.similarity)?;
         let chunk_tokens = memory::tokens_within(config.memory, inputs)?;
-        let options = LoadOptions { layers: inputs.encoder.layers, optimizer: config.optimizer.clone(), seed };
+        let options = LoadOptions {
+            layers: inputs.encoder.layers,
+            optimizer: config.optimizer.clone(),
+            seed,
+            lora: config.lora.clone(),
+            adapter: None,
+        };
         let mut model = inputs.engine.trainable(inputs.base.folder, &options)?;
         let checkpoints = Checkpoints::new(scratch);
         let state = checkpoints.restore(&mut *model)?.unwrap_or_default();

@@ -1,0 +1,89 @@
+//! Cutting a batch into pieces of whole sequences, each for one thread.
+
+use std::ops::Range;
+
+use motherlode::engine::TokenBatch;
+
+use crate::kernel::dropout::Dropout;
+
+/// Consecutive sequences of a batch that one thread takes through the encoder.
+#[derive(Debug)]
+pub(crate) struct Span<'a> {
+    pub(crate) ids: &'a [u32],
+    /// Where each sequence stands in `ids`.
+    pub(crate) sequences: Vec<Range<usize>>,
+    /// The place of the first token in the batch.
+    pub(crate) first_token: usize,
+    pub(crate) dropout: Dropout,
+    /// Masks on the inputs of adapters.
+    pub(crate) adapter_dropout: Dropout,
+}
+
+/// The dropout masks of a pass.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Masks {
+    pub(crate) activations: Dropout,
+    /// On the inputs of adapters.
+    pub(crate) adapters: Dropout,
+}
+
+impl Masks {
+    /// Drops nothing.
+    pub(crate) const OFF: Self = Self { activations: Dropout::OFF, adapters: Dropout::OFF };
+}
+
+impl<'a> Span<'a> {
+    /// The most tokens of a span that holds more than one sequence: its activations stay in the caches.
+    const MOST_TOKENS: usize = 256;
+    /// Spans are not made smaller than this for the sake of parallelism.
+    const LEAST_TOKENS: usize = 64;
+    /// As many spans as possible of a small batch, such that up to 16 threads have work.
+    const WANTED: usize = 16;
+
+    /// Cuts `batch` into spans; where, depends on nothing but the lengths of its sequences.
+    pub(crate) fn cut(batch: &'a TokenBatch, masks: Masks) -> Vec<Self> {
+        let limit = (batch.tokens() / Self::WANTED).clamp(Self::LEAST_TOKENS, Self::MOST_TOKENS);
+        let (mut spans, mut first) = (Vec::new(), 0);
+        while first < batch.len() {
+            let start = batch.range(first).start;
+            let fitting = (first + 1..batch.len()).take_while(|index| batch.range(*index).end - start <= limit).count();
+            let sequences = first..first + 1 + fitting;
+            spans.push(Self::of(batch, sequences.clone(), masks));
+            first = sequences.end;
+        }
+        spans
+    }
+
+    fn of(batch: &'a TokenBatch, sequences: Range<usize>, masks: Masks) -> Self {
+        let first_token = batch.range(sequences.start).start;
+        let ids = &batch.ids()[first_token..batch.range(sequences.end - 1).end];
+        let relative = |range: Range<usize>| range.start - first_token..range.end - first_token;
+        Self {
+            ids,
+            sequences: sequences.map(|index| relative(batch.range(index))).collect(),
+            first_token,
+            dropout: masks.activations,
+            adapter_dropout: masks.adapters,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans_hold_every_sequence_once_and_in_order() {
+        let lengths = [3, 200, 100, 1, 600, 20, 20];
+        let batch: TokenBatch = lengths.iter().map(|length| vec![*length as u32; *length]).collect();
+        let spans = Span::cut(&batch, Masks::OFF);
+        let mut found = Vec::new();
+        for span in &spans {
+            assert_eq!(span.ids, &batch.ids()[span.first_token..span.first_token + span.ids.len()]);
+            assert!(span.sequences.len() == 1 || span.ids.len() <= Span::MOST_TOKENS);
+            found.extend(span.sequences.iter().map(|sequence| span.ids[sequence.clone()].len()));
+        }
+        assert_eq!(found, lengths);
+        assert!(Span::cut(&TokenBatch::default(), Masks::OFF).is_empty());
+    }
+}
