@@ -4,6 +4,9 @@
         writes tiny random models with outputs, gradients of all parameters and three AdamW steps
     python tests/golden/engine.py adapters crates/motherlode-engine/tests/data
         writes LoRA adapters for some of them by peft, with outputs and gradients of the adapters
+    MOTHERLODE_ADAPTED=FOLDER cargo test -p motherlode-engine merged_adapters
+    python tests/golden/engine.py check crates/motherlode-engine/tests/data FOLDER
+        checks that peft computes with the adapters of motherlode-engine what transformers does with the merged models
     python tests/golden/engine.py model target/test-models/NAME crates/motherlode-cli/tests/golden/NAME.json
         writes vectors of a few token sequences by the model in that folder
 
@@ -245,6 +248,22 @@ def adapters(folder, family):
     save_file(made, folder / "adapter" / "golden.safetensors")
 
 
+def check(base, trained):
+    import peft
+
+    arguments = dict(attn_implementation="eager", torch_dtype=torch.float32)
+    adapted = transformers.AutoModel.from_pretrained(base, **arguments).eval()
+    adapted = peft.PeftModel.from_pretrained(adapted, trained / "adapter").eval()
+    merged = transformers.AutoModel.from_pretrained(trained, **arguments).eval()
+    sequences = json.loads((base / "golden.json").read_text())["sequences"]
+    with torch.no_grad():
+        one, other = (forward(model, sequences, "mean", False) for model in (adapted, merged))
+        plain = forward(adapted.unload(), sequences, "mean", False)
+    difference, moved = float((one - other).abs().max()), float((one - plain).abs().max())
+    print(f"{base.name}: greatest difference {difference:.1e}, adapters move vectors by {moved:.1e}")
+    assert difference < 1e-4 < 0.01 < moved
+
+
 def real(folder, file):
     modules = [module["type"].rsplit(".")[-1] for module in json.loads((folder / "modules.json").read_text())]
     modes = json.loads((folder / "1_Pooling" / "config.json").read_text())
@@ -267,6 +286,9 @@ if __name__ == "__main__":
     kind, place = sys.argv[1], Path(sys.argv[2])
     if kind == "model":
         real(place, Path(sys.argv[3]))
+    elif kind == "check":
+        for family in MODELS:
+            check(place / family, Path(sys.argv[3]) / family)
     elif kind == "adapters":
         for family in ADAPTED:
             adapters(place / family, family)
