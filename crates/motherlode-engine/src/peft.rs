@@ -44,8 +44,8 @@ struct AdapterConfig {
     #[serde(default)]
     lora_dropout: f32,
     target_modules: Targets,
-    #[serde(default)]
-    bias: Bias,
+    #[serde(default, rename = "bias")]
+    _bias: Bias,
     #[serde(flatten)]
     others: Map<String, Value>,
 }

