@@ -54,6 +54,24 @@ impl Knobs {
     }
 }
 
+/// Where answers of language models are.
+#[derive(Args)]
+struct Answers {
+    /// Every answer is kept here.
+    #[arg(long, default_value = "work/ledger.sqlite")]
+    ledger: PathBuf,
+    /// JSON Lines files of recorded answers.
+    #[arg(long)]
+    recorded: Vec<PathBuf>,
+}
+
+impl Answers {
+    /// The ledger with the servers that section [llm] names behind it.
+    fn open(&self, knobs: &Knobs) -> anyhow::Result<Llm> {
+        Ok(Llm::open(&self.ledger, &self.recorded, &knobs.section("llm")?)?)
+    }
+}
+
 /// What was made, in a few lines.
 fn told(artefact: &Artefact) -> String {
     let summary = artefact.summary();
@@ -254,12 +272,8 @@ pub(crate) struct Judge {
     dataset: PathBuf,
     /// Candidates made by `mine`.
     candidates: PathBuf,
-    /// Every answer is kept here.
-    #[arg(long, default_value = "work/ledger.sqlite")]
-    ledger: PathBuf,
-    /// JSON Lines files of recorded answers.
-    #[arg(long)]
-    recorded: Vec<PathBuf>,
+    #[command(flatten)]
+    answers: Answers,
     #[command(flatten)]
     knobs: Knobs,
 }
@@ -267,7 +281,7 @@ pub(crate) struct Judge {
 impl Judge {
     pub(crate) fn run(&self, terminal: &Terminal) -> anyhow::Result<String> {
         let (dataset, candidates) = (dataset(&self.dataset)?, Artefact::open(&self.candidates)?);
-        let llm = Llm::open(&self.ledger, &self.recorded, &self.knobs.section("llm")?)?;
+        let llm = self.answers.open(&self.knobs)?;
         let inputs = judge::JudgeInputs { dataset: &dataset, candidates: &candidates, split: Split::Train };
         let config = self.knobs.section("judge")?;
         Ok(told(&judge::judge(&inputs, &config, self.knobs.seed, &llm, &self.knobs.out, &Progress::new(terminal))?))
@@ -292,12 +306,8 @@ pub(crate) struct Generate {
     /// A fastText language model, for `generate.language_check=fasttext`.
     #[arg(long)]
     language_model: Option<PathBuf>,
-    /// Every answer is kept here.
-    #[arg(long, default_value = "work/ledger.sqlite")]
-    ledger: PathBuf,
-    /// JSON Lines files of recorded answers.
-    #[arg(long)]
-    recorded: Vec<PathBuf>,
+    #[command(flatten)]
+    answers: Answers,
     #[command(flatten)]
     knobs: Knobs,
 }
@@ -306,8 +316,10 @@ impl Generate {
     pub(crate) fn run(&self, terminal: &Terminal) -> anyhow::Result<String> {
         let (dataset, candidates) = (dataset(&self.dataset)?, Artefact::open(&self.candidates)?);
         let (judgements, vectors) = (Artefact::open(&self.judgements)?, Artefact::open(&self.vectors)?);
-        let llm = Llm::open(&self.ledger, &self.recorded, &self.knobs.section("llm")?)?;
-        let ensemble = self.ensemble(&candidates)?;
+        let llm = self.answers.open(&self.knobs)?;
+        let mine: mine::MineConfig = serde_json::from_value(candidates.manifest().config.clone())?;
+        let first = mine.depth;
+        let ensemble = self.ensemble(mine)?;
         let retrieve = |language: &Language, queries: &[(String, String)]| {
             ensemble.retrieve(&CpuEngine, &dataset, &vectors, (language, queries))
         };
@@ -316,6 +328,7 @@ impl Generate {
             split: Split::Train,
             candidates: &candidates,
             judgements: &judgements,
+            first,
             language_model: self.language_model.as_deref(),
         };
         let (config, progress) = (self.knobs.section("generate")?, Progress::new(terminal));
@@ -323,8 +336,7 @@ impl Generate {
     }
 
     /// The members, mined as the first candidates were and encoding as their vectors' manifests say.
-    fn ensemble(&self, candidates: &Artefact) -> anyhow::Result<Ensemble> {
-        let mine = serde_json::from_value(candidates.manifest().config.clone())?;
+    fn ensemble(&self, mine: mine::MineConfig) -> anyhow::Result<Ensemble> {
         let mut ensemble = Ensemble::new(self.knobs.section("fuse")?, mine);
         for member in &self.members {
             let (name, source) =

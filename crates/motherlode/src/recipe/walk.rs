@@ -361,6 +361,7 @@ impl Walk<'_> {
             split: Split::Train,
             candidates,
             judgements,
+            first: self.settings.mine.depth,
             language_model: language_model.as_deref(),
         };
         let progress = self.workshop.progress();
