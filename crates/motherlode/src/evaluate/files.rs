@@ -330,7 +330,9 @@ mod tests {
             std::fs::write(&run_path, &run).unwrap();
             std::fs::write(&qrels_path, &qrels).unwrap();
             let mut queries = Queries::default();
-            (0..4).for_each(|n| drop(queries.push(Query { id: format!("q{n}"), text: "?".to_owned() }).unwrap()));
+            for n in 0..4 {
+                queries.push(Query { id: format!("q{n}"), text: "?".to_owned() }).unwrap();
+            }
             let ids: Vec<String> = (0..40).map(|number| format!("d{number}")).collect();
             let corpus = corpus_of(&ids.iter().map(|id| (id.as_str(), "", "")).collect::<Vec<_>>());
             let ranked = Run::read(&run_path, &queries, &corpus).unwrap();
