@@ -68,7 +68,11 @@ fn main() {
     let options = LoadOptions { precision, ..LoadOptions::default() };
     let sizes = Sizes::read(&folder);
     let batch = batch(sequences, sizes.vocabulary);
-    println!("{sequences} sequences, {} tokens, {} threads, {precision:?}", batch.tokens(), rayon::current_num_threads());
+    println!(
+        "{sequences} sequences, {} tokens, {} threads, {precision:?}",
+        batch.tokens(),
+        rayon::current_num_threads()
+    );
 
     let encoder = CpuEngine.encoder(&folder, &options).expect("the folder holds an encoder");
     let seconds = best(rounds, || drop(encoder.encode(&batch)));

@@ -33,7 +33,7 @@ mod packed {
 
     use pulp::{Simd, WithSimd};
 
-    use crate::kernel::matrix::{Output, Start};
+    use crate::kernel::matrix::{Output, Patch, Start};
     use crate::kernel::operand::{Panels, View};
     use crate::kernel::tiles::{Bfloat16Unit, SIDE, SPAN, SQUARE, Session, Sums, Tile};
 
@@ -144,7 +144,8 @@ mod packed {
                     let (upper, lower) = left.split_at(count);
                     session.multiply([upper, lower], right, sums);
                     let rows = first..rows.end.min(first + SQUARE);
-                    self.out.put(simd, start, S::as_simd_f32s(sums.0.as_flattened()).0.as_chunks().0, rows, columns.clone(), last);
+                    let sums = S::as_simd_f32s(sums.0.as_flattened()).0.as_chunks().0;
+                    self.out.put(simd, start, sums, Patch { rows, columns: columns.clone(), last });
                 }
             }
         }

@@ -2,7 +2,8 @@
 //!
 //! Reductions run in [`LANES`] fixed lanes and fold them in a fixed order: the same result on every machine and for
 //! every number of threads. The functions are inlined into the kernels, and compiled with them for the instruction set
-//! found at run time; a closure handed to the standard library would not be, and must not compute.
+//! found at run time; a closure handed to the standard library would not be, and must not compute. Only what is never used
+//! outside a kernel has fused multiply-adds, which are slow where the instruction set is not known to have them.
 
 /// Values that one register of AVX-512 holds, or two of AVX2.
 pub const LANES: usize = 16;
@@ -89,7 +90,7 @@ fn add_register(sums: &mut [f32; LANES], values: &[f32; LANES]) {
 #[inline(always)]
 fn add_products(sums: &mut [f32; LANES], left: &[f32; LANES], right: &[f32; LANES]) {
     for (sum, (left, right)) in sums.iter_mut().zip(left.iter().zip(right)) {
-        *sum = left.mul_add(*right, *sum);
+        *sum += left * right;
     }
 }
 
@@ -120,7 +121,7 @@ fn fold(mut lanes: [f32; LANES]) -> f32 {
 #[inline(always)]
 pub fn add_scaled(target: &mut [f32], factor: f32, source: &[f32]) {
     for (target, source) in target.iter_mut().zip(source) {
-        *target = factor.mul_add(*source, *target);
+        *target += factor * source;
     }
 }
 

@@ -106,14 +106,7 @@ pub fn multiply(out: ViewMut, start: Start, left: View, right: &Panels, packing:
 }
 
 /// As [`multiply`], with a finish.
-pub fn multiply_then(
-    out: ViewMut,
-    finish: Finish,
-    start: Start,
-    left: View,
-    right: &Panels,
-    packing: &mut Packing,
-) {
+pub fn multiply_then(out: ViewMut, finish: Finish, start: Start, left: View, right: &Panels, packing: &mut Packing) {
     product(Output { out, finish }, start, left, right, packing);
 }
 
@@ -176,14 +169,14 @@ impl Product<'_> {
             let mut first = rows.start;
             while first < rows.end {
                 let left = &self.packing.as_chunks::<STRIDE>().0[first - rows.start..];
-                let remaining = first..rows.end;
-                if S::REGISTER_COUNT >= 32 && remaining.len() > FEW_ROWS {
+                let patch = Patch { rows: first..rows.end, columns: columns.clone(), last };
+                if S::REGISTER_COUNT >= 32 && patch.rows.len() > FEW_ROWS {
                     let sums = inner::<S, MANY_ROWS>(simd, left, panel, &mut next);
-                    self.out.put(simd, start, &sums, remaining, columns.clone(), last);
+                    self.out.put(simd, start, &sums, patch);
                     first += MANY_ROWS;
                 } else {
                     let sums = inner::<S, FEW_ROWS>(simd, left, panel, &mut next);
-                    self.out.put(simd, start, &sums, remaining, columns.clone(), last);
+                    self.out.put(simd, start, &sums, patch);
                     first += FEW_ROWS;
                 }
             }
@@ -225,7 +218,9 @@ fn inner<S: Simd, const ROWS: usize>(
     let left: &[[f32; STRIDE]; ROWS] = left.first_chunk().expect("there is room for more rows");
     let mut sums = [[simd.splat_f32s(0.0); VECTORS]; ROWS];
     for (place, right) in right.iter().enumerate().take(STRIDE) {
-        if place.is_multiple_of(FETCH) && let Some((line, rest)) = next.split_at_checked(LINE) {
+        if place.is_multiple_of(FETCH)
+            && let Some((line, rest)) = next.split_at_checked(LINE)
+        {
             prefetch(line);
             *next = rest;
         }
@@ -248,19 +243,20 @@ pub(super) struct Output<'a> {
     finish: Finish<'a>,
 }
 
+/// A part of the result.
+#[derive(Debug, Clone)]
+pub(super) struct Patch {
+    pub(super) rows: Range<usize>,
+    pub(super) columns: Range<usize>,
+    /// Whether nothing will be added to it any more.
+    pub(super) last: bool,
+}
+
 impl Output<'_> {
-    /// Writes start + sums to the given columns of the given rows, as many as `sums` has. `last`
-    /// says that nothing will be added any more.
+    /// Writes start + sums to the patch, or to as many of its rows as `sums` has.
     #[inline(always)]
-    pub(super) fn put<S: Simd>(
-        &mut self,
-        simd: S,
-        start: Start,
-        sums: &[[S::f32s; VECTORS]],
-        rows: Range<usize>,
-        columns: Range<usize>,
-        last: bool,
-    ) {
+    pub(super) fn put<S: Simd>(&mut self, simd: S, start: Start, sums: &[[S::f32s; VECTORS]], patch: Patch) {
+        let Patch { rows, columns, last } = patch;
         let (start, width) = (start.columns(columns.clone()), VECTORS * S::F32_LANES);
         if columns.len() == width {
             self.put_whole(simd, start, sums, rows.clone(), columns.start);

@@ -4,14 +4,17 @@
 //! row of the left operand, or a row for each pair of rows of the right one. AMX multiplies two of them in one
 //! instruction; AVX512-BF16 reads the same tiles row by row. Values are rounded to nearest, ties to even; numbers below
 //! the least normal one count as zero. Source: Intel, "Architecture instruction set extensions", chapter 3 (2023).
-#![expect(unsafe_code, reason = "vector and tile instructions; a `Bfloat16Unit` exists only where the processor has them")]
+#![expect(
+    unsafe_code,
+    reason = "vector and tile instructions; a `Bfloat16Unit` exists only where the processor has them"
+)]
 
 use std::arch::asm;
 use std::arch::x86_64::{
-    _MM_HINT_T1, _mm_prefetch, __cpuid_count, __m512bh, __m512i, _mm512_castps_si512, _mm512_castsi512_ps, _mm512_cvtne2ps_pbh, _mm512_dpbf16_ps,
-    _mm512_loadu_ps, _mm512_loadu_si512, _mm512_permutexvar_epi16, _mm512_set1_epi32, _mm512_setzero_ps,
-    _mm512_shuffle_f32x4, _mm512_storeu_ps, _mm512_storeu_si512, _mm512_unpackhi_epi32, _mm512_unpackhi_epi64,
-    _mm512_unpacklo_epi32, _mm512_unpacklo_epi64,
+    __cpuid_count, __m512bh, __m512i, _MM_HINT_T1, _mm_prefetch, _mm512_castps_si512, _mm512_castsi512_ps,
+    _mm512_cvtne2ps_pbh, _mm512_dpbf16_ps, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_permutexvar_epi16,
+    _mm512_set1_epi32, _mm512_setzero_ps, _mm512_setzero_si512, _mm512_shuffle_f32x4, _mm512_storeu_ps,
+    _mm512_storeu_si512, _mm512_unpackhi_epi32, _mm512_unpackhi_epi64, _mm512_unpacklo_epi32, _mm512_unpacklo_epi64,
 };
 use std::marker::PhantomData;
 use std::mem::transmute;
@@ -56,6 +59,7 @@ impl Sums {
     pub(crate) const ZERO: Self = Self([[0.0; SQUARE]; SQUARE]);
 }
 
+#[expect(clippy::unused_self, reason = "to have a unit proves that the instructions are there")]
 impl Bfloat16Unit {
     /// AMX where the processor has it and the system lets this process use it, else AVX512-BF16, else nothing.
     pub fn detect() -> Option<Self> {
@@ -332,7 +336,10 @@ unsafe fn pack_pairs(tile: &mut Tile, source: &[f32], stride: usize) {
 /// In four rounds, of which each exchanges blocks of half the size between pairs of rows.
 #[target_feature(enable = "avx512f")]
 fn transpose(tile: &mut Tile) {
-    let mut rows = tile.0.each_ref().map(|row| load(row));
+    let mut rows = [_mm512_setzero_si512(); SIDE];
+    for (row, values) in rows.iter_mut().zip(&tile.0) {
+        *row = load(values);
+    }
     for group in rows.as_chunks_mut::<4>().0 {
         let [a, b, c, d] = *group;
         let (ab, ab_high) = (_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
@@ -345,7 +352,8 @@ fn transpose(tile: &mut Tile) {
         ];
     }
     for column in 0..4 {
-        let [a, b, c, d] = [0, 4, 8, 12].map(|row| _mm512_castsi512_ps(rows[row + column]));
+        let (a, b) = (_mm512_castsi512_ps(rows[column]), _mm512_castsi512_ps(rows[4 + column]));
+        let (c, d) = (_mm512_castsi512_ps(rows[8 + column]), _mm512_castsi512_ps(rows[12 + column]));
         let (ab, ab_odd) = (_mm512_shuffle_f32x4::<0x88>(a, b), _mm512_shuffle_f32x4::<0xdd>(a, b));
         let (cd, cd_odd) = (_mm512_shuffle_f32x4::<0x88>(c, d), _mm512_shuffle_f32x4::<0xdd>(c, d));
         let turned = [
@@ -380,9 +388,11 @@ mod tests {
 
     fn tiles(seed: u64, count: usize) -> Vec<Tile> {
         let values = noise(seed, count * SIDE * SPAN);
-        let tile = |values: &[f32]| Tile(std::array::from_fn(|row| {
-            std::array::from_fn(|place| pair(values[row * SPAN + 2 * place], values[row * SPAN + 2 * place + 1]))
-        }));
+        let tile = |values: &[f32]| {
+            Tile(std::array::from_fn(|row| {
+                std::array::from_fn(|place| pair(values[row * SPAN + 2 * place], values[row * SPAN + 2 * place + 1]))
+            }))
+        };
         values.chunks_exact(SIDE * SPAN).map(tile).collect()
     }
 
