@@ -194,14 +194,31 @@ fn pack_left(target: &mut Aligned, left: View, rows: Range<usize>, depth: Range<
             target[..depth.len()].copy_from_slice(&left.values[row * left.row_stride..][depth.clone()]);
         }
     } else {
-        for (first, targets) in rows.clone().step_by(FEW_ROWS).zip(targets.chunks_exact_mut(FEW_ROWS)) {
-            let columns = &left.values[first..];
-            for (place, inner) in depth.clone().enumerate() {
-                let column = &columns[inner * left.column_stride..];
-                for (target, value) in targets.iter_mut().zip(column) {
-                    target[place] = *value;
-                }
+        for (first, targets) in rows.clone().step_by(LINE).zip(targets.chunks_mut(LINE)) {
+            let rows = first..rows.end.min(first + LINE);
+            for inner in depth.clone().step_by(LINE) {
+                let block = inner..depth.end.min(inner + LINE);
+                turn_block(targets, inner - depth.start, left, rows.clone(), block);
             }
+        }
+    }
+}
+
+/// Writes up to 16 × 16 values of a column-major matrix to rows, from `place` on.
+#[inline(always)]
+fn turn_block(targets: &mut [[f32; STRIDE]], place: usize, left: View, rows: Range<usize>, depth: Range<usize>) {
+    let mut columns = [[0.0; LINE]; LINE];
+    for (inner, column) in depth.clone().zip(&mut columns) {
+        let source = &left.values[inner * left.column_stride..][rows.clone()];
+        if let Some(source) = source.first_chunk() {
+            *column = *source;
+        } else {
+            column[..source.len()].copy_from_slice(source);
+        }
+    }
+    for (row, target) in targets.iter_mut().enumerate().take(rows.len()) {
+        for (value, column) in target[place..place + depth.len()].iter_mut().zip(&columns) {
+            *value = column[row];
         }
     }
 }
