@@ -1,15 +1,9 @@
 //! Encoders through the seam: laws that hold for any model, and refusals.
 #![expect(clippy::unwrap_used, reason = "a test stops where something unexpected happens")]
 
-use std::path::Path;
-
 use motherlode::engine::{Encoder, Engine, LoadOptions, Precision, TokenBatch};
 use motherlode_engine::CpuEngine;
 use motherlode_engine::tiny::write_tiny_encoder;
-
-fn open(folder: &Path) -> Box<dyn Encoder> {
-    CpuEngine.encoder(folder, &LoadOptions::default()).unwrap()
-}
 
 fn tiny_in(precision: Precision) -> Box<dyn Encoder> {
     let folder = tempfile::tempdir().unwrap();
