@@ -1,14 +1,14 @@
 //! Tokens a second of encoding and of training on sequences of 20 to 256 random tokens.
 //!
-//! `cargo run --release -p motherlode-engine --example throughput -- FOLDER [SEQUENCES] [ROUNDS]`; the number of
-//! threads is rayon's, set by `RAYON_NUM_THREADS`. Prints the best round of each. FLOP are those of the matrix products
+//! `cargo run --release -p motherlode-engine --example throughput -- FOLDER [SEQUENCES] [ROUNDS] [bf16]`; the
+//! number of threads is rayon's, set by `RAYON_NUM_THREADS`. Prints the best round of each. FLOP are those of the matrix products
 //! of the blocks alone, attention's included; training counts three times the forward pass.
 #![expect(clippy::print_stdout, reason = "an example that reports")]
 
 use std::path::PathBuf;
 use std::time::Instant;
 
-use motherlode::engine::{Embeddings, Engine, LoadOptions, Pass, TokenBatch};
+use motherlode::engine::{Embeddings, Engine, LoadOptions, Pass, Precision, TokenBatch};
 use motherlode_engine::CpuEngine;
 
 struct Sizes {
@@ -61,19 +61,25 @@ fn report(what: &str, seconds: f64, tokens: usize, flop: f64) {
 
 fn main() {
     let mut arguments = std::env::args().skip(1);
-    let folder = PathBuf::from(arguments.next().expect("usage: throughput FOLDER [SEQUENCES] [ROUNDS]"));
+    let folder = PathBuf::from(arguments.next().expect("usage: throughput FOLDER [SEQUENCES] [ROUNDS] [bf16]"));
     let mut number = |default: usize| arguments.next().map_or(default, |text| text.parse().expect("a whole number"));
     let (sequences, rounds) = (number(32), number(5));
+    let precision = if arguments.next().as_deref() == Some("bf16") { Precision::Bf16 } else { Precision::F32 };
+    let options = LoadOptions { precision, ..LoadOptions::default() };
     let sizes = Sizes::read(&folder);
     let batch = batch(sequences, sizes.vocabulary);
-    println!("{sequences} sequences, {} tokens, {} threads", batch.tokens(), rayon::current_num_threads());
+    println!(
+        "{sequences} sequences, {} tokens, {} threads, {precision:?}",
+        batch.tokens(),
+        rayon::current_num_threads()
+    );
 
-    let encoder = CpuEngine.encoder(&folder, &LoadOptions::default()).expect("the folder holds an encoder");
+    let encoder = CpuEngine.encoder(&folder, &options).expect("the folder holds an encoder");
     let seconds = best(rounds, || drop(encoder.encode(&batch)));
     report("encode", seconds, batch.tokens(), sizes.flop(&batch));
     drop(encoder);
 
-    let mut encoder = CpuEngine.trainable(&folder, &LoadOptions::default()).expect("the folder holds an encoder");
+    let mut encoder = CpuEngine.trainable(&folder, &options).expect("the folder holds an encoder");
     let gradient = Embeddings::new(sizes.hidden, vec![1e-3; batch.len() * sizes.hidden]).expect("rows of that length");
     let pass = Pass { step: 0, chunk: 0, keep: true };
     let seconds = best(rounds, || {

@@ -10,7 +10,7 @@ use crate::kernel::attention::{self, Attention};
 use crate::kernel::dropout::{Dropout, Site};
 use crate::kernel::gelu;
 use crate::kernel::lanes::{add, add_columns};
-use crate::kernel::matrix::{Panels, Start, View, ViewMut, multiply};
+use crate::kernel::matrix::{Finish, Packing, Panels, Start, Unit, View, ViewMut, multiply, multiply_then};
 use crate::kernel::normalise::{self, Affine, AffineGradient, Normalised};
 use crate::layout::BlockParameters;
 
@@ -73,25 +73,27 @@ pub(crate) struct Linears<T> {
 
 impl Linears<Panels> {
     /// Packs the weights for the forward pass: y = x · Wᵀ.
-    pub(crate) fn pack_forward(&mut self, weights: &BlockParameters<&[f32]>, shape: &Shape) {
-        self.projection.pack(View::new(weights.projection_weight, shape.hidden).transposed());
-        self.merge.pack(View::new(weights.merge_weight, shape.hidden).transposed());
-        self.expand.pack(View::new(weights.expand_weight, shape.hidden).transposed());
-        self.contract.pack(View::new(weights.contract_weight, shape.inner).transposed());
+    pub(crate) fn pack_forward(&mut self, weights: &BlockParameters<&[f32]>, shape: &Shape, unit: Unit) {
+        self.projection.pack(View::new(weights.projection_weight, shape.hidden).transposed(), unit);
+        self.merge.pack(View::new(weights.merge_weight, shape.hidden).transposed(), unit);
+        self.expand.pack(View::new(weights.expand_weight, shape.hidden).transposed(), unit);
+        self.contract.pack(View::new(weights.contract_weight, shape.inner).transposed(), unit);
     }
 
     /// Packs the weights for the backward pass: ∂x = ∂y · W.
-    pub(crate) fn pack_backward(&mut self, weights: &BlockParameters<&[f32]>, shape: &Shape) {
-        self.projection.pack(View::new(weights.projection_weight, shape.hidden));
-        self.merge.pack(View::new(weights.merge_weight, shape.hidden));
-        self.expand.pack(View::new(weights.expand_weight, shape.hidden));
-        self.contract.pack(View::new(weights.contract_weight, shape.inner));
+    pub(crate) fn pack_backward(&mut self, weights: &BlockParameters<&[f32]>, shape: &Shape, unit: Unit) {
+        self.projection.pack(View::new(weights.projection_weight, shape.hidden), unit);
+        self.merge.pack(View::new(weights.merge_weight, shape.hidden), unit);
+        self.expand.pack(View::new(weights.expand_weight, shape.hidden), unit);
+        self.contract.pack(View::new(weights.contract_weight, shape.inner), unit);
     }
 }
 
 /// What a block's forward pass leaves for its backward pass; all matrices have a row for each token.
 #[derive(Debug, Default)]
 pub(crate) struct Kept {
+    /// Whether a backward pass will follow.
+    for_backward: bool,
     /// The block's input, H.
     pub(crate) input: Vec<f32>,
     /// Queries, keys and values, 3 H.
@@ -104,6 +106,13 @@ pub(crate) struct Kept {
     /// The inner values before GELU, F.
     expanded: Vec<f32>,
     output_norm: Normalised,
+}
+
+impl Kept {
+    /// Memory for a pass that a backward pass follows.
+    pub(crate) fn for_backward() -> Self {
+        Self { for_backward: true, ..Self::default() }
+    }
 }
 
 /// What the backward pass of one span through a block leaves for the gradients of its parameters.
@@ -124,7 +133,7 @@ pub(crate) struct Scratch {
     pub(crate) narrow: Vec<f32>,
     /// Tokens × F.
     wide: Vec<f32>,
-    packing: Vec<f32>,
+    packing: Packing,
     attention: attention::Scratch,
 }
 
@@ -137,6 +146,8 @@ pub(crate) struct Block<'a> {
     pub(crate) weights: BlockParameters<&'a [f32]>,
     /// The weights, packed for the direction of the pass.
     pub(crate) panels: &'a Linears<Panels>,
+    /// What computes the products.
+    pub(crate) unit: Unit,
 }
 
 impl Block<'_> {
@@ -163,9 +174,17 @@ impl Block<'_> {
     /// output = norm(middle + dropout(contract(gelu(expand(middle)))))
     fn feed_forward(&self, span: &Span, kept: &mut Kept, scratch: &mut Scratch, output: &mut Vec<f32>) {
         let Scratch { narrow, wide, packing, .. } = scratch;
-        linear(&kept.middle, &self.panels.expand, self.weights.expand_bias, &mut kept.expanded, packing);
-        wide.resize(kept.expanded.len(), 0.0);
-        gelu::forward(&kept.expanded, wide);
+        let (inner, left) = (self.shape.inner, View::new(&kept.middle, self.shape.hidden));
+        let (start, size) = (Start::Bias(self.weights.expand_bias), span.ids.len() * inner);
+        wide.resize(size, 0.0);
+        let activated = ViewMut::new(wide, inner);
+        if kept.for_backward {
+            kept.expanded.resize(size, 0.0);
+            let (out, finish) = (ViewMut::new(&mut kept.expanded, inner), Finish::GeluBeside(activated));
+            multiply_then(out, finish, start, left, &self.panels.expand, packing);
+        } else {
+            multiply_then(activated, Finish::Gelu, start, left, &self.panels.expand, packing);
+        }
         linear(wide, &self.panels.contract, self.weights.contract_bias, narrow, packing);
         span.dropout.apply(Site::FeedForward { layer: self.layer }, span.first_token, self.shape.hidden, narrow);
         add(narrow, &kept.middle);
@@ -210,8 +229,8 @@ impl Block<'_> {
         multiply(out, Start::Zero, left, &self.panels.contract, &mut scratch.packing);
         scratch.wide.resize(kept.expanded.len(), 0.0);
         gelu::backward(&kept.expanded, &mut outputs.expand, &mut scratch.wide);
-        inputs.contract.pack(View::new(&scratch.wide, inner));
-        inputs.expand.pack(View::new(&kept.middle, hidden));
+        inputs.contract.pack(View::new(&scratch.wide, inner), self.unit);
+        inputs.expand.pack(View::new(&kept.middle, hidden), self.unit);
         let left = View::new(&outputs.expand, inner);
         let out = ViewMut::new(gradient, hidden);
         multiply(out, Start::Current, left, &self.panels.expand, &mut scratch.packing);
@@ -236,10 +255,10 @@ impl Block<'_> {
         narrow.resize(gradient.len(), 0.0);
         let left = View::new(&outputs.merge, hidden);
         multiply(ViewMut::new(narrow, hidden), Start::Zero, left, &self.panels.merge, packing);
-        inputs.merge.pack(View::new(&kept.context, hidden));
+        inputs.merge.pack(View::new(&kept.context, hidden), self.unit);
         outputs.projection.resize(kept.projected.len(), 0.0);
         self.attention(span).backward(&kept.projected, &kept.context, narrow, &mut outputs.projection, attention);
-        inputs.projection.pack(View::new(&kept.input, hidden));
+        inputs.projection.pack(View::new(&kept.input, hidden), self.unit);
         let left = View::new(&outputs.projection, 3 * hidden);
         multiply(ViewMut::new(gradient, hidden), Start::Current, left, &self.panels.projection, packing);
     }
@@ -252,6 +271,7 @@ impl Block<'_> {
             sequences: &span.sequences,
             first_token: span.first_token,
             dropout: span.dropout,
+            unit: self.unit,
         }
     }
 
@@ -273,7 +293,7 @@ impl Block<'_> {
 }
 
 /// out = x · Wᵀ + bias.
-fn linear(x: &[f32], weight: &Panels, bias: &[f32], out: &mut Vec<f32>, packing: &mut Vec<f32>) {
+fn linear(x: &[f32], weight: &Panels, bias: &[f32], out: &mut Vec<f32>, packing: &mut Packing) {
     let tokens = x.len() / weight.depth();
     out.resize(tokens * bias.len(), 0.0);
     let out = ViewMut::new(out, bias.len());
@@ -296,7 +316,7 @@ struct GradientRows<'a> {
 
 impl GradientRows<'_> {
     /// ∂W += ∂yᵀ · x, and the bias's gradient += the sum of ∂y over the tokens.
-    fn add(&mut self, deltas: &Deltas, packing: &mut Vec<f32>) {
+    fn add(&mut self, deltas: &Deltas, packing: &mut Packing) {
         let (outputs, inputs) = (self.part)(deltas);
         let rows = self.bias.len();
         let left = View::new(outputs, self.outputs).transposed().rows(self.first_row, rows);
@@ -318,7 +338,7 @@ pub(crate) fn accumulate(gradient: BlockParameters<&mut [f32]>, deltas: &[&Delta
     push(gradient.contract_weight, gradient.contract_bias, |deltas| {
         (&deltas.outputs.contract, &deltas.inputs.contract)
     });
-    jobs.into_par_iter().for_each_init(Vec::new, |packing, mut job| {
+    jobs.into_par_iter().for_each_init(Packing::default, |packing, mut job| {
         deltas.iter().for_each(|deltas| job.add(deltas, packing));
     });
     let hidden = gradient.output_norm_bias.len();

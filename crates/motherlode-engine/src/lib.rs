@@ -1,10 +1,10 @@
-//! Packed encoders with explicit backward passes: what `motherlode::engine` asks for, on the CPU in f32.
+//! Packed encoders with explicit backward passes: what `motherlode::engine` asks for, on the CPU in f32 or bfloat16.
 //!
 //! Reads BERT and XLM-RoBERTa encoders from sentence-transformers folders, writes `model.safetensors` and
 //! `config.json`. A batch is cut into spans of whole sequences; one thread takes a span through the network, so that
 //! no token is padded and no thread waits for another inside the forward pass. The vector of a sequence does not
 //! depend on its batch, and no result on the number of threads, bit for bit. There is no autograd: each kernel and
-//! the block written on them have their backward pass beside the forward pass. There is no `unsafe`.
+//! the block written on them have their backward pass beside the forward pass.
 //!
 //! From the outside in: `trainer` and `network` (the encoder), `block` (one transformer block), [`kernel`] (slices).
 #![cfg_attr(
@@ -43,7 +43,7 @@ pub struct CpuEngine;
 
 impl Engine for CpuEngine {
     fn encoder(&self, folder: &Path, options: &LoadOptions) -> Result<Box<dyn Encoder>> {
-        Ok(Box::new(CpuEncoder(Network::open(&ModelFolder::open(folder, options)?)?)))
+        Ok(Box::new(CpuEncoder(Network::open(&ModelFolder::open(folder, options)?, options.precision)?)))
     }
 
     fn trainable(&self, folder: &Path, options: &LoadOptions) -> Result<Box<dyn Trainable>> {

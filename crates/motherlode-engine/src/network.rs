@@ -2,7 +2,7 @@
 
 use std::sync::Mutex;
 
-use motherlode::engine::{Embeddings, TokenBatch};
+use motherlode::engine::{Embeddings, Precision, TokenBatch};
 use motherlode::{Error, Result};
 use rayon::prelude::*;
 
@@ -10,7 +10,7 @@ use crate::block::{Block, Deltas, Kept, Linears, Scratch, Span};
 use crate::config::{ModelFolder, Shape};
 use crate::kernel::dropout::{Dropout, Site};
 use crate::kernel::embedding::Tables;
-use crate::kernel::matrix::Panels;
+use crate::kernel::matrix::{Panels, Unit};
 use crate::kernel::normalise::{self, Affine, Normalised};
 use crate::kernel::pooling::Head;
 use crate::layout::{EmbeddingParameters, Layout};
@@ -23,6 +23,8 @@ pub(crate) struct Network {
     pub(crate) head: Head,
     pub(crate) layout: Layout,
     pub(crate) weights: Vec<f32>,
+    /// What computes the products.
+    pub(crate) unit: Unit,
     /// The blocks' matrices, packed for the forward pass.
     panels: Vec<Linears<Panels>>,
     /// Working memory of earlier calls.
@@ -46,29 +48,38 @@ pub(crate) struct SpanMemory {
 }
 
 impl SpanMemory {
+    /// Memory for a pass that keeps nothing.
+    fn passing() -> Self {
+        Self { blocks: vec![Kept::default()], ..Self::default() }
+    }
+
     /// Memory for a pass that keeps the activations of `blocks` blocks.
-    pub(crate) fn new(blocks: usize) -> Self {
-        Self { blocks: (0..blocks).map(|_| Kept::default()).collect(), ..Self::default() }
+    pub(crate) fn keeping(blocks: usize) -> Self {
+        Self { blocks: (0..blocks).map(|_| Kept::for_backward()).collect(), ..Self::default() }
     }
 }
 
 impl Network {
-    /// Reads the weights of `folder`.
-    pub(crate) fn open(folder: &ModelFolder) -> Result<Self> {
+    /// Reads the weights of `folder`, to compute in `precision`.
+    pub(crate) fn open(folder: &ModelFolder, precision: Precision) -> Result<Self> {
         let layout = Layout::new(&folder.shape);
         let weights = weights::read(&folder.weights, &layout)?;
         let panels = (0..folder.shape.layers).map(|_| Linears::default()).collect();
-        let memory = Mutex::default();
-        let mut network = Self { shape: folder.shape.clone(), head: folder.head, layout, weights, panels, memory };
+        let unit = match precision {
+            Precision::F32 => Unit::single(),
+            Precision::Bf16 => Unit::bfloat16(),
+        };
+        let (shape, head, memory) = (folder.shape.clone(), folder.head, Mutex::default());
+        let mut network = Self { shape, head, layout, weights, unit, panels, memory };
         network.pack();
         Ok(network)
     }
 
     /// Packs the matrices again, after the weights changed.
     pub(crate) fn pack(&mut self) {
-        let Self { panels, layout, weights, shape, .. } = self;
+        let Self { panels, layout, weights, shape, unit, .. } = self;
         panels.par_iter_mut().enumerate().for_each(|(layer, panels)| {
-            panels.pack_forward(&layout.block(weights, layer), shape);
+            panels.pack_forward(&layout.block(weights, layer), shape, *unit);
         });
     }
 
@@ -88,7 +99,7 @@ impl Network {
 
     fn take_memory(&self) -> SpanMemory {
         let spare = self.memory.lock().expect("no thread panics while it holds the lock").pop();
-        spare.unwrap_or_else(|| SpanMemory::new(1))
+        spare.unwrap_or_else(SpanMemory::passing)
     }
 
     /// The rows of the output that belong to each span.
@@ -139,7 +150,8 @@ impl Network {
 
     /// Block `layer` with matrices packed for one of the two directions.
     pub(crate) fn block<'a>(&'a self, layer: usize, panels: &'a [Linears<Panels>]) -> Block<'a> {
-        Block { shape: &self.shape, layer, weights: self.layout.block(&self.weights, layer), panels: &panels[layer] }
+        let weights = self.layout.block(&self.weights, layer);
+        Block { shape: &self.shape, layer, weights, panels: &panels[layer], unit: self.unit }
     }
 
     /// Refuses empty and over-long sequences and unknown tokens.

@@ -51,7 +51,7 @@ impl CpuTrainable {
         let folder = ModelFolder::open(folder, options)?;
         let layout = crate::layout::Layout::new(&folder.shape);
         let optimizer = Optimizer::new(options.optimizer.clone(), &layout, folder.shape.vocabulary)?;
-        let network = Network::open(&folder)?;
+        let network = Network::open(&folder, options.precision)?;
         let mut trainable = Self {
             panels: (0..folder.shape.layers).map(|_| Linears::default()).collect(),
             gradient: Gradient::new(&layout, folder.shape.vocabulary),
@@ -70,9 +70,9 @@ impl CpuTrainable {
     fn weights_changed(&mut self) {
         self.kept = None;
         self.network.pack();
-        let Network { layout, weights, shape, .. } = &self.network;
+        let Network { layout, weights, shape, unit, .. } = &self.network;
         self.panels.par_iter_mut().enumerate().for_each(|(layer, panels)| {
-            panels.pack_backward(&layout.block(weights, layer), shape);
+            panels.pack_backward(&layout.block(weights, layer), shape, *unit);
         });
     }
 
@@ -85,7 +85,7 @@ impl CpuTrainable {
         self.network.check(batch)?;
         let spans = Span::cut(batch, self.masks(pass));
         if self.memory.len() < spans.len() {
-            self.memory.resize_with(spans.len(), || SpanMemory::new(self.network.shape.layers));
+            self.memory.resize_with(spans.len(), || SpanMemory::keeping(self.network.shape.layers));
         }
         let mut embeddings = Embeddings::zeros(batch.len(), self.network.shape.hidden);
         let rows = self.network.rows(&spans, embeddings.values_mut());

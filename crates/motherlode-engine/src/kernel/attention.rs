@@ -1,13 +1,16 @@
 //! Multi-head attention over sequences laid end to end, forward and backward, one sequence and head at a time.
 //!
-//! Queries, keys and values of a token stand side by side in one row of 3 × hidden values. Only the probabilities of
-//! one sequence and head exist at a time; backward computes them again.
+//! Queries, keys and values of a token stand side by side in one row of 3 × hidden values. Only the scores of a few
+//! queries of one sequence and head exist at a time; backward computes them again, for all its queries.
 
 use std::ops::Range;
 
 use super::dropout::{Dropout, Site};
-use super::lanes::{dot, exp, max, sum};
-use super::matrix::{Panels, Start, View, ViewMut, multiply};
+use super::lanes::{LANES, dot, exp, max, sum};
+use super::matrix::{Packing, Panels, Start, Unit, View, ViewMut, multiply};
+
+/// Queries whose scores exist at a time in the forward pass: they stay in the caches from one product to the next.
+const QUERIES: usize = 64;
 
 /// What attention is computed over.
 #[derive(Debug, Clone, Copy)]
@@ -24,6 +27,8 @@ pub struct Attention<'a> {
     pub first_token: usize,
     /// Masks on the probabilities.
     pub dropout: Dropout,
+    /// What computes the products.
+    pub unit: Unit,
 }
 
 /// Working memory.
@@ -31,8 +36,11 @@ pub struct Attention<'a> {
 pub struct Scratch {
     scores: Vec<f32>,
     slopes: Vec<f32>,
+    /// What each query's row of exponentials is multiplied by.
+    shares: Vec<f32>,
+    keys: Panels,
     panels: Panels,
-    packing: Vec<f32>,
+    packing: Packing,
 }
 
 /// One sequence and head: the same columns of the same rows everywhere.
@@ -71,11 +79,17 @@ impl<'a> Attention<'a> {
     /// Shapes: `projected` tokens × 3 hidden, `context` tokens × hidden.
     pub fn forward(&self, projected: &[f32], context: &mut [f32], scratch: &mut Scratch) {
         for head in self.heads() {
-            head.probabilities(projected, scratch);
-            head.drop(&mut scratch.scores);
-            let Scratch { scores, panels, packing, .. } = scratch;
-            panels.pack(head.part(projected, Part::Value));
-            multiply(head.output(context), Start::Zero, head.square(scores), panels, packing);
+            scratch.keys.pack(head.part(projected, Part::Key).transposed(), self.unit);
+            scratch.panels.pack(head.part(projected, Part::Value), self.unit);
+            for first in (0..head.tokens.len()).step_by(QUERIES) {
+                let queries = first..head.tokens.len().min(first + QUERIES);
+                head.exponentials(projected, queries.clone(), scratch);
+                head.drop(queries.start, &mut scratch.scores);
+                let Scratch { scores, shares, panels, packing, .. } = scratch;
+                let mut context = head.output(context, queries.start);
+                multiply(context.reborrow(), Start::Zero, head.rows(scores), panels, packing);
+                context.scale_rows(self.width(), shares);
+            }
         }
     }
 
@@ -93,40 +107,50 @@ impl<'a> Attention<'a> {
         for head in self.heads() {
             head.probabilities(projected, scratch);
             head.slopes(projected, context, gradient, scratch);
-            let Scratch { scores, slopes, panels, packing } = scratch;
-            panels.pack(head.part(projected, Part::Key));
-            multiply(head.part_mut(out, Part::Query), Start::Zero, head.square(slopes), panels, packing);
-            panels.pack(head.part(projected, Part::Query));
-            multiply(head.part_mut(out, Part::Key), Start::Zero, head.square(slopes).transposed(), panels, packing);
-            head.drop(scores);
-            panels.pack(head.columns(gradient));
-            multiply(head.part_mut(out, Part::Value), Start::Zero, head.square(scores).transposed(), panels, packing);
+            let Scratch { scores, slopes, panels, packing, .. } = scratch;
+            panels.pack(head.part(projected, Part::Key), self.unit);
+            multiply(head.part_mut(out, Part::Query), Start::Zero, head.rows(slopes), panels, packing);
+            panels.pack(head.part(projected, Part::Query), self.unit);
+            multiply(head.part_mut(out, Part::Key), Start::Zero, head.rows(slopes).transposed(), panels, packing);
+            head.drop(0, scores);
+            panels.pack(head.columns(gradient), self.unit);
+            multiply(head.part_mut(out, Part::Value), Start::Zero, head.rows(scores).transposed(), panels, packing);
         }
     }
 }
 
 impl Head<'_> {
-    /// Writes the probabilities, before dropout, to `scratch.scores`: length × length, a row for each query.
+    /// Writes e to the power of scaled score − greatest scaled score to `scratch.scores`, a row for each of `queries`,
+    /// and 1 / its sum to `scratch.shares`. `scratch.keys` holds the keys.
+    fn exponentials(&self, projected: &[f32], queries: Range<usize>, scratch: &mut Scratch) {
+        let (length, stride) = (self.tokens.len(), self.stride());
+        let Scratch { scores, shares, keys, packing, .. } = scratch;
+        scores.resize(queries.len() * stride, 0.0);
+        shares.resize(queries.len(), 0.0);
+        let left = self.part(projected, Part::Query).rows(queries.start, queries.len());
+        multiply(ViewMut::new(scores, stride), Start::Zero, left, keys, packing);
+        softmax(scores, length, stride, self.attention.scale(), shares);
+    }
+
+    /// Writes the probabilities, before dropout, to `scratch.scores`: a row for each query.
     fn probabilities(&self, projected: &[f32], scratch: &mut Scratch) {
-        let length = self.tokens.len();
-        let Scratch { scores, panels, packing, .. } = scratch;
-        scores.resize(length * length, 0.0);
-        panels.pack(self.part(projected, Part::Key).transposed());
-        multiply(ViewMut::new(scores, length), Start::Zero, self.part(projected, Part::Query), panels, packing);
-        softmax(scores, length, self.attention.scale());
+        scratch.keys.pack(self.part(projected, Part::Key).transposed(), self.attention.unit);
+        self.exponentials(projected, 0..self.tokens.len(), scratch);
+        let Scratch { scores, shares, .. } = scratch;
+        ViewMut::new(scores, self.stride()).scale_rows(self.stride(), shares);
     }
 
     /// Writes ∂loss/∂scores to `scratch.slopes`; `scratch.scores` holds the probabilities P, before dropout.
     ///
     /// With D the row sums of gradient ∘ context, and ∂P the gradient of P: ∂scores = P ∘ (∂P − D) / √width.
     fn slopes(&self, projected: &[f32], context: &[f32], gradient: &[f32], scratch: &mut Scratch) {
-        let length = self.tokens.len();
-        let Scratch { scores, slopes, panels, packing } = scratch;
-        slopes.resize(length * length, 0.0);
-        panels.pack(self.part(projected, Part::Value).transposed());
-        multiply(ViewMut::new(slopes, length), Start::Zero, self.columns(gradient), panels, packing);
-        self.drop(slopes);
-        let rows = scores.chunks_exact(length).zip(slopes.chunks_exact_mut(length));
+        let stride = self.stride();
+        let Scratch { scores, slopes, panels, packing, .. } = scratch;
+        slopes.resize(self.tokens.len() * stride, 0.0);
+        panels.pack(self.part(projected, Part::Value).transposed(), self.attention.unit);
+        multiply(ViewMut::new(slopes, stride), Start::Zero, self.columns(gradient), panels, packing);
+        self.drop(0, slopes);
+        let rows = scores.chunks_exact(stride).zip(slopes.chunks_exact_mut(stride));
         for (token, (probabilities, slopes)) in self.tokens.clone().zip(rows) {
             let place = self.place(token, self.attention.hidden, 0);
             let mean = dot(&gradient[place.clone()], &context[place]);
@@ -134,14 +158,21 @@ impl Head<'_> {
         }
     }
 
-    fn drop(&self, probabilities: &mut [f32]) {
+    /// Applies the masks of the queries from `first` on.
+    fn drop(&self, first: usize, probabilities: &mut [f32]) {
         let site = Site::Probabilities { layer: self.attention.layer, head: self.index };
-        let first = self.attention.first_token + self.tokens.start;
-        self.attention.dropout.apply(site, first, self.tokens.len(), probabilities);
+        let first = self.attention.first_token + self.tokens.start + first;
+        self.attention.dropout.apply(site, first, self.stride(), probabilities);
     }
 
-    fn square<'b>(&self, values: &'b [f32]) -> View<'b> {
-        View::new(values, self.tokens.len())
+    /// Distance of the rows of scores, which are filled up to whole vector registers.
+    fn stride(&self) -> usize {
+        self.tokens.len().next_multiple_of(LANES)
+    }
+
+    /// The rows of scores without what they were filled up with.
+    fn rows<'b>(&self, values: &'b [f32]) -> View<'b> {
+        View::strided(values, values.len() / self.stride(), self.tokens.len(), self.stride())
     }
 
     /// Where the values of this head stand in the row of `token`, of `stride` values, from `offset` on.
@@ -168,24 +199,26 @@ impl Head<'_> {
         View::strided(&values[start..], self.tokens.len(), self.attention.width(), hidden)
     }
 
-    fn output<'b>(&self, context: &'b mut [f32]) -> ViewMut<'b> {
+    /// The context of the queries from `first` on.
+    fn output<'b>(&self, context: &'b mut [f32], first: usize) -> ViewMut<'b> {
         let hidden = self.attention.hidden;
-        ViewMut::new(&mut context[self.place(self.tokens.start, hidden, 0).start..], hidden)
+        ViewMut::new(&mut context[self.place(self.tokens.start + first, hidden, 0).start..], hidden)
     }
 }
 
 vectorised! {
-    /// Replaces each row of `length` scores by the softmax of scale × scores.
-    fn softmax<'a>(scores: &'a mut [f32], length: usize, scale: f32) {
-        for row in scores.chunks_exact_mut(length) {
+    /// Replaces the first `length` of each row of `stride` scores by e to the power of scale × (score − greatest), what
+    /// follows in the row by almost nothing, and writes 1 / the sum of each row to `shares`.
+    fn softmax<'a>(scores: &'a mut [f32], length: usize, stride: usize, scale: f32, shares: &'a mut [f32]) {
+        for (row, share) in scores.chunks_exact_mut(stride).zip(shares) {
+            row[length..].fill(f32::NEG_INFINITY);
             let greatest = max(row);
-            for score in row.iter_mut() {
-                *score = exp((*score - greatest) * scale);
+            for scores in row.as_chunks_mut::<LANES>().0 {
+                for score in scores {
+                    *score = exp((*score - greatest) * scale);
+                }
             }
-            let share = sum(row).recip();
-            for score in row {
-                *score *= share;
-            }
+            *share = sum(row).recip();
         }
     }
 }
@@ -193,8 +226,11 @@ vectorised! {
 vectorised! {
     /// Turns the gradient of one row of probabilities, whose mean under them is `mean`, into that of the scores.
     fn softmax_backward<'a>(probabilities: &'a [f32], gradient: &'a mut [f32], mean: f32, scale: f32) {
-        for (gradient, probability) in gradient.iter_mut().zip(probabilities) {
-            *gradient = probability * (*gradient - mean) * scale;
+        let chunks = gradient.as_chunks_mut::<LANES>().0.iter_mut().zip(probabilities.as_chunks::<LANES>().0);
+        for (gradient, probability) in chunks {
+            for (gradient, probability) in gradient.iter_mut().zip(probability) {
+                *gradient = probability * (*gradient - mean) * scale;
+            }
         }
     }
 }
@@ -208,7 +244,7 @@ mod tests {
     const TOKENS: usize = 9;
 
     fn attention(sequences: &[Range<usize>], dropout: Dropout) -> Attention<'_> {
-        Attention { hidden: HIDDEN, heads: 2, layer: 1, sequences, first_token: 0, dropout }
+        Attention { hidden: HIDDEN, heads: 2, layer: 1, sequences, first_token: 0, dropout, unit: Unit::single() }
     }
 
     fn run(projected: &[f32], dropout: Dropout) -> Vec<f32> {

@@ -2,7 +2,7 @@
 
 use std::f32::consts::{FRAC_1_SQRT_2, PI};
 
-use super::lanes::exp;
+use super::lanes::{LANES, exp, reciprocal, within};
 
 /// The error function, to 3e-7 absolute.
 ///
@@ -19,25 +19,52 @@ fn erf(x: f32) -> f32 {
         -1.609_603_3e-2,
     ];
     const BELOW: [f32; 5] = [-1.456_607_2e-5, -2.133_740_5e-4, -1.682_827e-3, -7.373_329e-3, -1.426_473_9e-2];
-    let x = x.clamp(-4.0, 4.0);
+    let x = within(x, -4.0, 4.0);
     let square = x * x;
-    let above = ABOVE.iter().fold(0.0, |sum, coefficient| sum * square + coefficient);
-    let below = BELOW.iter().fold(0.0, |sum, coefficient| sum * square + coefficient);
-    x * above / below
+    x * polynomial(ABOVE, square) * reciprocal(polynomial(BELOW, square))
+}
+
+/// The polynomial of these coefficients, highest power first.
+#[inline(always)]
+fn polynomial<const N: usize>(coefficients: [f32; N], x: f32) -> f32 {
+    let mut sum = coefficients[0];
+    for coefficient in &coefficients[1..] {
+        sum = sum.mul_add(x, *coefficient);
+    }
+    sum
 }
 
 /// Φ(x), the distribution function of the standard normal.
 #[inline(always)]
 fn normal(x: f32) -> f32 {
-    0.5 + 0.5 * erf(x * FRAC_1_SQRT_2)
+    erf(x * FRAC_1_SQRT_2).mul_add(0.5, 0.5)
 }
 
-vectorised! {
-    /// out = x · Φ(x), element by element.
-    pub fn forward<'a>(x: &'a [f32], out: &'a mut [f32]) {
+/// Replaces x by x · Φ(x), in a row of a matrix product that was just computed.
+#[inline(always)]
+pub(super) fn forward_row(x: &mut [f32]) {
+    let (chunks, tail) = x.as_chunks_mut::<LANES>();
+    for x in chunks {
+        for x in x {
+            *x *= normal(*x);
+        }
+    }
+    for x in tail {
+        *x *= normal(*x);
+    }
+}
+
+/// As [`forward_row`], to another row.
+#[inline(always)]
+pub(super) fn forward_row_beside(x: &[f32], out: &mut [f32]) {
+    let ((chunks, tail), (out, out_tail)) = (x.as_chunks::<LANES>(), out.as_chunks_mut::<LANES>());
+    for (out, x) in out.iter_mut().zip(chunks) {
         for (out, x) in out.iter_mut().zip(x) {
             *out = x * normal(*x);
         }
+    }
+    for (out, x) in out_tail.iter_mut().zip(tail) {
+        *out = x * normal(*x);
     }
 }
 
@@ -48,7 +75,7 @@ vectorised! {
         for ((out, gradient), x) in out.iter_mut().zip(gradient).zip(x) {
             let share = normal(*x);
             *out = x * share;
-            *gradient *= share + x * density_at_0 * exp(-0.5 * x * x);
+            *gradient *= (x * density_at_0).mul_add(exp(-0.5 * x * x), share);
         }
     }
 }
@@ -79,7 +106,10 @@ mod tests {
     fn forward_and_backward_agree_with_the_definition() {
         let x: Vec<f32> = (-1000..=1000).map(|step| step as f32 / 100.0).collect();
         let (mut out, mut again, mut gradient) = (vec![0.0; x.len()], vec![0.0; x.len()], vec![2.0; x.len()]);
-        forward(&x, &mut out);
+        forward_row_beside(&x, &mut out);
+        let mut replaced = x.clone();
+        forward_row(&mut replaced);
+        assert_eq!(out, replaced);
         backward(&x, &mut gradient, &mut again);
         assert_eq!(out, again);
         for ((x, out), gradient) in x.iter().zip(&out).zip(&gradient) {

@@ -44,7 +44,8 @@ impl<'a> Trainer<'a> {
         };
         let validation = Validation::open(inputs, config.validation.pool, config.similarity)?;
         let chunk_tokens = memory::tokens_within(config.memory, inputs)?;
-        let options = LoadOptions { layers: inputs.encoder.layers, optimizer: config.optimizer.clone(), seed };
+        let (layers, precision) = (inputs.encoder.layers, inputs.encoder.precision);
+        let options = LoadOptions { layers, precision, optimizer: config.optimizer.clone(), seed };
         let mut model = inputs.engine.trainable(inputs.base.folder, &options)?;
         let checkpoints = Checkpoints::new(scratch);
         let state = checkpoints.restore(&mut *model)?.unwrap_or_default();
