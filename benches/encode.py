@@ -83,13 +83,13 @@ def main():
     parser.add_argument("--passages", type=int, default=384, help="over all languages")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--repeats", type=int, default=5)
+    texts.add_option(parser)
     parser.add_argument("--peer", choices=PEERS, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.peer:
         return peer(options.peer)
     FOLDER.mkdir(parents=True, exist_ok=True)
-    data = texts.folder()
-    names = texts.languages(data)
+    data, names = options.data, texts.languages(options.data)
     count = -(-options.passages // len(names))
     passages = [text for name in names for text in texts.spread(list(texts.corpus(data, name).values()), count)]
     (FOLDER / "texts.json").write_text(json.dumps(passages))

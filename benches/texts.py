@@ -2,13 +2,15 @@
 
 import gzip
 import json
+from pathlib import Path
 
 import side
 
 
-def folder():
+def add_option(parser):
     beside = side.ROOT.parent / "shared" / "data" / "mini-miracl"
-    return beside if beside.is_dir() else side.ROOT / "data" / "demo"
+    default = beside if beside.is_dir() else side.ROOT / "data" / "demo"
+    parser.add_argument("--data", type=Path, default=default, help="a data set in MIRACL's layout (default: %(default)s)")
 
 
 def languages(data):

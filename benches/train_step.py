@@ -30,8 +30,7 @@ def batches(options):
     ids = lambda prefix, part, length: tokenizer(
         [prefix + text for text in part], truncation=True, max_length=length
     )["input_ids"]
-    data = texts.folder()
-    steps = []
+    data, steps = options.data, []
     for language in LANGUAGES:
         corpus = texts.corpus(data, language)
         pairs = list({passage: query for query, passage in texts.train_pairs(data, language)}.items())
@@ -102,6 +101,7 @@ def main():
     parser.add_argument("--negatives", type=int, default=3, help="of a query")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--repeats", type=int, default=5)
+    texts.add_option(parser)
     parser.add_argument("--peer", choices=PEERS, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.peer:

@@ -21,7 +21,8 @@ fn main() -> Result<()> {
         return Err(Error::config("expected: encode MODEL TEXTS LENGTH OUT"));
     };
     let (model, out) = (Path::new(model), PathBuf::from(out));
-    let passage_length = length.parse().map_err(|_| Error::config(format!("`{length}`: expected a number")))?;
+    let passage_length =
+        length.parse::<usize>().map_err(|_| Error::config(format!("`{length}`: expected a number")))?;
     let text = std::fs::read_to_string(texts).map_err(Error::io(Path::new(texts)))?;
     let texts: Vec<String> =
         serde_json::from_str(&text).map_err(|error| Error::file(Path::new(texts), error.to_string()))?;

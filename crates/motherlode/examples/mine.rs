@@ -32,7 +32,7 @@ fn main() -> Result<()> {
     match arguments[..] {
         ["prepare", folder] => prepare(Path::new(folder)),
         ["serve", folder, depth] => {
-            let depth = depth.parse().map_err(|_| Error::config(format!("`{depth}`: expected a number")))?;
+            let depth = depth.parse::<usize>().map_err(|_| Error::config(format!("`{depth}`: expected a number")))?;
             serve(Path::new(folder), depth)
         }
         _ => Err(Error::config("expected: mine prepare FOLDER, or mine serve FOLDER K")),

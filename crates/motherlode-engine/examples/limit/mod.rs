@@ -35,10 +35,7 @@ pub(crate) fn peak() -> f64 {
     let threads = rayon::current_num_threads();
     let rate = || {
         let start = Instant::now();
-        (0..threads)
-            .into_par_iter()
-            .with_max_len(1)
-            .for_each(|_| Arch::new().dispatch(MultiplyAdd { flop: FLOP }));
+        (0..threads).into_par_iter().with_max_len(1).for_each(|_| Arch::new().dispatch(MultiplyAdd { flop: FLOP }));
         FLOP * threads as f64 / start.elapsed().as_secs_f64()
     };
     (0..5).map(|_| rate()).fold(0.0, f64::max)
