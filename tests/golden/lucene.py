@@ -43,7 +43,16 @@ def analyser(chain):
 
 
 def terms(analyser, text):
-    return [str(term) for term in jpype.JClass("io.anserini.analysis.AnalyzerUtils").analyze(analyser, text)]
+    """All terms, empty ones too, which the index has and Anserini's AnalyzerUtils leaves out."""
+    stream = analyser.tokenStream(FIELD, text)
+    term = stream.addAttribute(jpype.JClass("org.apache.lucene.analysis.tokenattributes.CharTermAttribute").class_)
+    stream.reset()
+    found = []
+    while stream.incrementToken():
+        found.append(str(term.toString()))
+    stream.end()
+    stream.close()
+    return found
 
 
 def rows(path):

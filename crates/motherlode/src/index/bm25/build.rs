@@ -45,8 +45,11 @@ impl Build<'_> {
     /// Writes the index; neither threads nor memory change a byte of it.
     pub(super) fn write(&self, output: &mut BufWriter<File>, path: &Path) -> Result<()> {
         let stretches: Vec<Range<usize>> = self.stretches();
-        let stretches: Vec<Stretch> =
-            stretches.into_par_iter().enumerate().map(|(number, range)| self.set_aside(number, range)).collect::<Result<_>>()?;
+        let stretches: Vec<Stretch> = stretches
+            .into_par_iter()
+            .enumerate()
+            .map(|(number, range)| self.set_aside(number, range))
+            .collect::<Result<_>>()?;
         let files: Vec<MappedFile> =
             stretches.iter().map(|stretch| MappedFile::open(&stretch.path)).collect::<Result<_>>()?;
         let name = self.analyser.name();

@@ -93,7 +93,10 @@ impl Bm25Index {
     ///
     /// Shapes: one ranking a text, in order. `id_ranks` are those of the corpus.
     pub fn search(&self, texts: &[&str], depth: usize, id_ranks: &[u32]) -> Vec<Ranking> {
-        texts.par_iter().map_init(Window::default, |window, text| self.search_one(text, depth, id_ranks, window)).collect()
+        texts
+            .par_iter()
+            .map_init(Window::default, |window, text| self.search_one(text, depth, id_ranks, window))
+            .collect()
     }
 
     fn search_one(&self, text: &str, depth: usize, id_ranks: &[u32], window: &mut Window) -> Ranking {

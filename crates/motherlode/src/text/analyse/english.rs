@@ -33,15 +33,8 @@ const DOUBLE: [(&str, &str); 21] = [
     ("biliti", "ble"),
     ("logi", "log"),
 ];
-const SINGLE: [(&str, &str); 7] = [
-    ("icate", "ic"),
-    ("ative", ""),
-    ("alize", "al"),
-    ("iciti", "ic"),
-    ("ical", "ic"),
-    ("ful", ""),
-    ("ness", ""),
-];
+const SINGLE: [(&str, &str); 7] =
+    [("icate", "ic"), ("ative", ""), ("alize", "al"), ("iciti", "ic"), ("ical", "ic"), ("ful", ""), ("ness", "")];
 /// Taken off where the stem has a measure of 2 or more; `ion` only after s or t.
 const LAST: [&str; 19] = [
     "al", "ance", "ence", "er", "ic", "able", "ible", "ant", "ement", "ment", "ent", "ion", "ou", "ism", "ate", "iti",
@@ -122,9 +115,7 @@ fn strip_last(term: &mut Vec<char>) {
 /// Takes off a last e, and one l of two.
 fn final_letters(term: &mut Vec<char>) {
     let syllables = measure(term);
-    if ends_with(term, "e")
-        && (syllables > 1 || (syllables == 1 && !ends_in_short_syllable(stem_before(term, "e"))))
-    {
+    if ends_with(term, "e") && (syllables > 1 || (syllables == 1 && !ends_in_short_syllable(stem_before(term, "e")))) {
         strip(term, 1);
     }
     if ends_with(term, "l") && ends_in_double_consonant(term) && measure(term) > 1 {

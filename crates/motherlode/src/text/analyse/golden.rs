@@ -68,7 +68,7 @@ fn terms_of_the_demo_are_those_of_lucene() {
         let mut agreement = Agreement::default();
         for row in rows.iter().filter(|row| row.chain == language) {
             let ours = analyser(language).terms(&row.text);
-            if ours != row.terms {
+            if ours != row.terms && language != "th" {
                 println!("{language}: {ours:?}\n    {:?}", row.terms);
             }
             agreement.add(&ours, &row.terms);
@@ -127,7 +127,7 @@ fn terms_of_mini_miracl_are_those_of_lucene() {
             let ours: Vec<String> = terms.iter().map(digest).collect();
             let theirs: Vec<String> =
                 fields[3].as_bytes().chunks(4).map(|digits| String::from_utf8_lossy(digits).into_owned()).collect();
-            if ours != theirs {
+            if ours != theirs && language != "th" {
                 println!("{language}: {sentence}\n    {terms:?}");
             }
             agreement.add(&ours, &theirs);

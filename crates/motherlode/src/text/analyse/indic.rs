@@ -83,7 +83,10 @@ pub(super) fn compose(term: &mut Vec<char>) {
 }
 
 /// Rewrites a term from left to right; `step` pushes what it keeps of each character and may take the next ones.
-fn rewrite(term: &mut Vec<char>, step: impl Fn(char, &mut std::iter::Peekable<std::vec::IntoIter<char>>) -> Option<char>) {
+fn rewrite(
+    term: &mut Vec<char>,
+    step: impl Fn(char, &mut std::iter::Peekable<std::vec::IntoIter<char>>) -> Option<char>,
+) {
     let mut rest = std::mem::take(term).into_iter().peekable();
     while let Some(character) = rest.next() {
         term.extend(step(character, &mut rest));

@@ -121,10 +121,8 @@ impl Word<'_> {
             3
         } else if ends("an") && without(&[Prefix::Di, Prefix::Meng, Prefix::Ter]) {
             2
-        } else if ends("i") && !ends("si") && without(&[Prefix::Ber, Prefix::Ke, Prefix::Peng]) {
-            1
         } else {
-            0
+            usize::from(ends("i") && !ends("si") && without(&[Prefix::Ber, Prefix::Ke, Prefix::Peng]))
         };
         if length == 0 || !self.is_long() {
             return false;

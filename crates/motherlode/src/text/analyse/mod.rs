@@ -5,6 +5,7 @@
 //! asks it. The chain's name, with its version, stands in the index, so an index is searched with the terms it was made of.
 
 mod arabic;
+mod chain;
 mod characters;
 mod english;
 mod indic;
@@ -12,6 +13,7 @@ mod indic_stem;
 mod indonesian;
 mod plain;
 mod romance;
+mod step;
 mod stop;
 mod suffix;
 mod thai;
@@ -22,302 +24,14 @@ pub(crate) mod golden;
 
 use std::borrow::Cow;
 
-use frostem::{Algorithm, Stemmer};
-use serde::{Deserialize, Serialize};
-
-use self::stop::LISTS;
+pub use self::chain::Chain;
+pub use self::step::Step;
 pub use self::stop::StopWords;
 use self::words::Kind;
 use crate::corpus::Language;
 
 /// Grows whenever any step gives other terms than before.
 const VERSION: u32 = 2;
-
-/// A chain by its name.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Chain {
-    /// That of the language: Anserini's for the sixteen of MIRACL (bigrams for `ja`), `words` for others, `plain` for
-    /// Khmer, Lao and Burmese.
-    #[default]
-    ByLanguage,
-    /// Words in lower case; bigrams for languages that are written without spaces and for Korean.
-    Plain,
-    /// Words in lower case, without regard to a language.
-    Words,
-    /// What stands between spaces, as it is written: Anserini's for Swahili.
-    Spaces,
-    /// Bigrams of Han, kana and Hangul: Lucene's `CJKAnalyzer`.
-    Bigrams,
-    /// Lucene's `ArabicAnalyzer`.
-    Arabic,
-    /// Lucene's `BengaliAnalyzer`.
-    Bengali,
-    /// Anserini's `DefaultEnglishAnalyzer`: 33 stop words and Porter's stems.
-    English,
-    /// Lucene's `FinnishAnalyzer`.
-    Finnish,
-    /// Lucene's `FrenchAnalyzer`.
-    French,
-    /// Lucene's `HindiAnalyzer`.
-    Hindi,
-    /// Lucene's `IndonesianAnalyzer`.
-    Indonesian,
-    /// Lucene's `PersianAnalyzer` up to 9.9: no stems.
-    Persian,
-    /// Lucene's `PersianAnalyzer` since 9.10, that of Anserini 2: with stems.
-    PersianStemmed,
-    /// Lucene's `RussianAnalyzer`.
-    Russian,
-    /// Lucene's `SpanishAnalyzer`.
-    Spanish,
-    /// Lucene's `TeluguAnalyzer`.
-    Telugu,
-    /// Lucene's `ThaiAnalyzer`, over ICU's dictionary instead of Java's.
-    Thai,
-}
-
-/// One step of a chain.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Step {
-    /// Splits: words of UAX 29 in lower case.
-    PlainWords,
-    /// Splits: the same after NFKC, with bigrams of scripts without spaces.
-    PlainBigrams,
-    /// Zero-width non-joiners become spaces.
-    Joiners,
-    /// Splits: words as Lucene's `StandardTokenizer` sees them.
-    Words,
-    /// Splits: at white space.
-    Spaces,
-    /// Splits: words of Thai by a dictionary.
-    ThaiWords,
-    /// Half- and full-width characters get their usual width.
-    Width,
-    /// Lower case.
-    Lowercase,
-    /// Neighbouring Han, kana and Hangul become bigrams.
-    Bigrams,
-    /// Digits of all scripts become those of ASCII.
-    Digits,
-    /// English `'s` is taken off.
-    Possessive,
-    /// French elided articles are taken off.
-    Elision,
-    /// Stop words are left out.
-    Stop(StopWords),
-    /// Arabic spelling variants become one.
-    ArabicNormal,
-    /// Persian spelling variants become one.
-    PersianNormal,
-    /// Letters of Indian scripts that are written in parts are composed.
-    IndicNormal,
-    /// Hindi spelling variants become one.
-    HindiNormal,
-    /// Bengali spelling variants become one.
-    BengaliNormal,
-    /// Telugu spelling variants become one.
-    TeluguNormal,
-    /// Light stems of Arabic.
-    ArabicStem,
-    /// Light stems of Persian.
-    PersianStem,
-    /// Light stems of Hindi.
-    HindiStem,
-    /// Light stems of Bengali.
-    BengaliStem,
-    /// Light stems of Telugu.
-    TeluguStem,
-    /// Porter's stems of English.
-    EnglishStem,
-    /// Light stems of French.
-    FrenchStem,
-    /// Light stems of Spanish.
-    SpanishStem,
-    /// Stems of Indonesian.
-    IndonesianStem,
-    /// Snowball's stems of Finnish.
-    FinnishStem,
-    /// Snowball's stems of Russian.
-    RussianStem,
-}
-
-use Step::{
-    ArabicNormal, ArabicStem, BengaliNormal, BengaliStem, Bigrams, Digits, Elision, EnglishStem, FinnishStem,
-    FrenchStem, HindiNormal, HindiStem, IndicNormal, IndonesianStem, Joiners, Lowercase, PersianNormal, PersianStem,
-    PlainBigrams, PlainWords, Possessive, RussianStem, Spaces, SpanishStem, Stop, TeluguNormal, TeluguStem, ThaiWords,
-    Width, Words,
-};
-
-/// Every step with its name, stop words apart.
-const NAMES: [(Step, &str); 29] = [
-    (PlainWords, "plain-words"),
-    (PlainBigrams, "plain-bigrams"),
-    (Joiners, "joiners"),
-    (Words, "words"),
-    (Spaces, "spaces"),
-    (ThaiWords, "thai-words"),
-    (Width, "width"),
-    (Lowercase, "lowercase"),
-    (Bigrams, "bigrams"),
-    (Digits, "digits"),
-    (Possessive, "possessive"),
-    (Elision, "elision"),
-    (ArabicNormal, "arabic-normal"),
-    (PersianNormal, "persian-normal"),
-    (IndicNormal, "indic-normal"),
-    (HindiNormal, "hindi-normal"),
-    (BengaliNormal, "bengali-normal"),
-    (TeluguNormal, "telugu-normal"),
-    (ArabicStem, "arabic-stem"),
-    (PersianStem, "persian-stem"),
-    (HindiStem, "hindi-stem"),
-    (BengaliStem, "bengali-stem"),
-    (TeluguStem, "telugu-stem"),
-    (EnglishStem, "english-stem"),
-    (FrenchStem, "french-stem"),
-    (SpanishStem, "spanish-stem"),
-    (IndonesianStem, "indonesian-stem"),
-    (FinnishStem, "finnish-stem"),
-    (RussianStem, "russian-stem"),
-];
-
-impl Chain {
-    /// The steps for a language, of which only `by-language` and `plain` take notice.
-    fn steps(self, language: &Language) -> &'static [Step] {
-        match self {
-            Self::ByLanguage => Self::of(language).steps(language),
-            Self::Plain if is_unspaced(language) => &[PlainBigrams],
-            Self::Plain => &[PlainWords],
-            Self::Words => &[Words, Lowercase],
-            Self::Spaces => &[Spaces],
-            Self::Bigrams => &[Words, Width, Lowercase, Bigrams, Stop(StopWords::Cjk)],
-            Self::Arabic => &[Words, Lowercase, Digits, Stop(StopWords::Arabic), ArabicNormal, ArabicStem],
-            Self::Bengali => {
-                &[Words, Lowercase, Digits, IndicNormal, BengaliNormal, Stop(StopWords::Bengali), BengaliStem]
-            }
-            Self::English => &[Words, Possessive, Lowercase, Stop(StopWords::English), EnglishStem],
-            Self::Finnish => &[Words, Lowercase, Stop(StopWords::Finnish), FinnishStem],
-            Self::French => &[Words, Elision, Lowercase, Stop(StopWords::French), FrenchStem],
-            Self::Hindi => &[Words, Lowercase, Digits, IndicNormal, HindiNormal, Stop(StopWords::Hindi), HindiStem],
-            Self::Indonesian => &[Words, Lowercase, Stop(StopWords::Indonesian), IndonesianStem],
-            Self::Persian => &PERSIAN[..7],
-            Self::PersianStemmed => &PERSIAN,
-            Self::Russian => &[Words, Lowercase, Stop(StopWords::Russian), RussianStem],
-            Self::Spanish => &[Words, Lowercase, Stop(StopWords::Spanish), SpanishStem],
-            Self::Telugu => &[Words, Digits, IndicNormal, TeluguNormal, Stop(StopWords::Telugu), TeluguStem],
-            Self::Thai => &[ThaiWords, Lowercase, Digits, Stop(StopWords::Thai)],
-        }
-    }
-
-    fn of(language: &Language) -> Self {
-        match primary(language) {
-            "ar" => Self::Arabic,
-            "bn" => Self::Bengali,
-            "en" => Self::English,
-            "es" => Self::Spanish,
-            "fa" => Self::Persian,
-            "fi" => Self::Finnish,
-            "fr" => Self::French,
-            "hi" => Self::Hindi,
-            "id" => Self::Indonesian,
-            "ja" | "ko" | "zh" => Self::Bigrams,
-            "ru" => Self::Russian,
-            "sw" => Self::Spaces,
-            "te" => Self::Telugu,
-            "th" => Self::Thai,
-            _ if is_unspaced(language) => Self::Plain,
-            _ => Self::Words,
-        }
-    }
-}
-
-static PERSIAN: [Step; 8] =
-    [Joiners, Words, Lowercase, Digits, ArabicNormal, PersianNormal, Stop(StopWords::Persian), PersianStem];
-
-fn primary(language: &Language) -> &str {
-    language.as_str().split('-').next().unwrap_or_default()
-}
-
-/// Whether a language is written without spaces between words, or its particles stick to words.
-fn is_unspaced(language: &Language) -> bool {
-    ["ja", "km", "ko", "lo", "my", "th", "zh"].contains(&primary(language))
-}
-
-impl Step {
-    fn name(self) -> String {
-        if let Stop(words) = self {
-            let list = LISTS.iter().find(|(_, list)| *list == words).map_or("", |(name, _)| name);
-            return format!("stop-{list}");
-        }
-        NAMES.iter().find(|(step, _)| *step == self).map_or("", |(_, name)| name).to_owned()
-    }
-
-    fn named(name: &str) -> Option<Self> {
-        match name.strip_prefix("stop-") {
-            Some(list) => LISTS.iter().find(|(name, _)| *name == list).map(|(_, words)| Stop(*words)),
-            None => NAMES.iter().find(|(_, other)| *other == name).map(|(step, _)| *step),
-        }
-    }
-
-    fn splits(self) -> bool {
-        matches!(self, PlainWords | PlainBigrams | Words | Spaces | ThaiWords)
-    }
-
-    fn stems(self) -> bool {
-        matches!(
-            self,
-            ArabicStem
-                | PersianStem
-                | HindiStem
-                | BengaliStem
-                | TeluguStem
-                | EnglishStem
-                | FrenchStem
-                | SpanishStem
-                | IndonesianStem
-                | FinnishStem
-                | RussianStem
-        )
-    }
-
-    /// Changes a word; false if it is left out.
-    fn apply(self, term: &mut Vec<char>) -> bool {
-        match self {
-            Width => characters::width(term),
-            Lowercase => characters::lowercase(term),
-            Digits => characters::digits(term),
-            Possessive => english::strip_possessive(term),
-            Elision => romance::elide(term),
-            Stop(words) => return !words.contains(term),
-            ArabicNormal => arabic::normalise_arabic(term),
-            PersianNormal => arabic::normalise_persian(term),
-            IndicNormal => indic::compose(term),
-            HindiNormal => indic::normalise_hindi(term),
-            BengaliNormal => indic::normalise_bengali(term),
-            TeluguNormal => indic::normalise_telugu(term),
-            ArabicStem => arabic::stem_arabic(term),
-            PersianStem => arabic::stem_persian(term),
-            HindiStem => indic_stem::stem_hindi(term),
-            BengaliStem => indic_stem::stem_bengali(term),
-            TeluguStem => indic_stem::stem_telugu(term),
-            EnglishStem => english::stem(term),
-            FrenchStem => romance::stem_french(term),
-            SpanishStem => romance::stem_spanish(term),
-            IndonesianStem => indonesian::stem(term),
-            FinnishStem => snowball(Algorithm::Finnish, term),
-            RussianStem => snowball(Algorithm::Russian, term),
-            PlainWords | PlainBigrams | Joiners | Words | Spaces | ThaiWords | Bigrams => {}
-        }
-        true
-    }
-}
-
-fn snowball(algorithm: Algorithm, term: &mut Vec<char>) {
-    let word: String = term.iter().collect();
-    term.clear();
-    term.extend(Stemmer::new(algorithm).stem(&word).chars());
-}
 
 /// Turns text into terms.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -334,7 +48,7 @@ impl Analyser {
     /// The same chain, if not `stop_words` with all words, if not `stemming` with whole words.
     #[must_use]
     pub fn with(mut self, stop_words: bool, stemming: bool) -> Self {
-        self.steps.retain(|step| (stop_words || !matches!(step, Stop(_))) && (stemming || !step.stems()));
+        self.steps.retain(|step| (stop_words || !matches!(step, Step::Stop(_))) && (stemming || !step.stems()));
         self
     }
 
@@ -359,10 +73,10 @@ impl Analyser {
 
     /// Calls `visit` with every word, in text order; [`term`](Self::term) makes a word a term, whatever stands beside it.
     pub fn words(&self, text: &str, visit: &mut dyn FnMut(&str)) {
-        let joined = self.steps.contains(&Joiners) && text.contains('\u{200C}');
+        let joined = self.steps.contains(&Step::Joiners) && text.contains('\u{200C}');
         let text = if joined { Cow::Owned(text.replace('\u{200C}', " ")) } else { Cow::Borrowed(text) };
         let (before, _) = self.halves();
-        if self.steps.contains(&Bigrams) {
+        if self.steps.contains(&Step::Bigrams) {
             let mut pairs = Pairs { last: None, term: String::new(), visit };
             let mut letters = Vec::new();
             words::split(&text, &mut |word, start, kind| {
@@ -377,23 +91,23 @@ impl Analyser {
             return;
         }
         match self.steps.iter().find(|step| step.splits()) {
-            Some(PlainWords) => plain::words(&text, visit),
-            Some(PlainBigrams) => plain::bigrams(&text, visit),
-            Some(Spaces) => words::split_at_spaces(&text, &mut |word, _, _| visit(word)),
-            Some(ThaiWords) => thai::split(&text, &mut |word, _, _| visit(word)),
+            Some(Step::PlainWords) => plain::words(&text, visit),
+            Some(Step::PlainBigrams) => plain::bigrams(&text, visit),
+            Some(Step::Spaces) => words::split_at_spaces(&text, &mut |word, _, _| visit(word)),
+            Some(Step::ThaiWords) => thai::split(&text, &mut |word, _, _| visit(word)),
             _ => words::split(&text, &mut |word, _, _| visit(word)),
         }
     }
 
     /// The steps before neighbouring characters are made pairs, and those after; all are after where none are.
     fn halves(&self) -> (&[Step], &[Step]) {
-        let middle = self.steps.iter().position(|step| *step == Bigrams).unwrap_or_default();
+        let middle = self.steps.iter().position(|step| *step == Step::Bigrams).unwrap_or_default();
         self.steps.split_at(middle)
     }
 
     /// Whether [`term`](Self::term) gives every word back as it is.
     pub fn keeps_words(&self) -> bool {
-        self.halves().1.iter().all(|step| step.splits() || *step == Bigrams)
+        self.halves().1.iter().all(|step| step.splits() || *step == Step::Bigrams)
     }
 
     /// Puts the term of a word into `term`; false if the word is left out.

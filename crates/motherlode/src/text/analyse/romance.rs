@@ -3,8 +3,7 @@
 use super::suffix::{ends_with, exchange, strip};
 
 /// What French elides before a vowel, and how an apostrophe may look.
-const ELIDED: [&str; 13] =
-    ["l", "m", "t", "qu", "n", "s", "j", "d", "c", "jusqu", "quoiqu", "lorsqu", "puisqu"];
+const ELIDED: [&str; 13] = ["l", "m", "t", "qu", "n", "s", "j", "d", "c", "jusqu", "quoiqu", "lorsqu", "puisqu"];
 const APOSTROPHES: [char; 2] = ['\'', '\u{2019}'];
 
 /// Takes off an elided article or pronoun with its apostrophe, whatever its case. Source: Lucene, `ElisionFilter`.
@@ -114,7 +113,10 @@ fn shorten_french(term: &mut Vec<char>) {
                 strip(term, 1);
             }
         }
-        if let [.., before, last] = term[..] && before == last && last.is_alphabetic() {
+        if let [.., before, last] = term[..]
+            && before == last
+            && last.is_alphabetic()
+        {
             strip(term, 1);
         }
     }
@@ -139,7 +141,6 @@ pub(super) fn stem_spanish(term: &mut Vec<char>) {
     }
     match term[..] {
         [.., 'o' | 'a' | 'e'] => strip(term, 1),
-        [.., 'e', 's', 'e', 's'] => strip(term, 2),
         [.., 'c', 'e', 's'] => exchange(term, "ces", "z"),
         [.., 'o' | 'a' | 'e', 's'] => strip(term, 2),
         _ => {}

@@ -1,4 +1,4 @@
-//! Lists of words that are left out; `stop/NOTICE` tells where they come from.
+//! Lists of words that are left out; `NOTICE` tells where they come from.
 
 use std::collections::HashSet;
 use std::sync::LazyLock;

@@ -23,13 +23,13 @@ pub(super) fn exchange(term: &mut Vec<char>, suffix: &str, with: &str) {
     term.extend(with.chars());
 }
 
-/// Endings of one length, the longest first; a term keeps at least two characters and loses one ending at most.
-pub(super) type Endings = &'static [(usize, &'static [&'static str])];
+/// Endings by length, the longest first, those of one length in one text.
+pub(super) type Endings = &'static [(usize, &'static str)];
 
-/// Takes off the longest ending of a list.
+/// Takes off the longest ending of a list, if at least two characters stay.
 pub(super) fn strip_longest(term: &mut Vec<char>, endings: Endings) {
-    let fits = |length: usize, endings: &[&str]| {
-        term.len() > length + 1 && endings.iter().any(|ending| ends_with(term, ending))
+    let fits = |length: usize, endings: &str| {
+        term.len() > length + 1 && endings.split(' ').any(|ending| ends_with(term, ending))
     };
     if let Some((length, _)) = endings.iter().find(|(length, endings)| fits(*length, endings)) {
         strip(term, *length);

@@ -1,8 +1,6 @@
 //! From a text to words: by the boundaries of UAX 29 as Lucene's `StandardTokenizer` sees them, or by white space.
 
-use icu_properties::props::{
-    ExtendedPictographic, GeneralCategory, LineBreak, RegionalIndicator, Script, WordBreak,
-};
+use icu_properties::props::{ExtendedPictographic, GeneralCategory, LineBreak, RegionalIndicator, Script, WordBreak};
 use icu_properties::{CodePointMapData, CodePointSetData};
 use unicode_segmentation::UnicodeSegmentation;
 
@@ -91,7 +89,7 @@ fn kind(segment: &str) -> Option<Kind> {
 }
 
 /// Whether a character is written without spaces and split by dictionaries: Thai, Lao, Khmer, Myanmar and others.
-pub(super) fn is_complex(character: char) -> bool {
+fn is_complex(character: char) -> bool {
     !character.is_ascii() && CodePointMapData::<LineBreak>::new().get(character) == LineBreak::ComplexContext
 }
 
@@ -144,7 +142,20 @@ mod tests {
     fn words_are_those_of_the_standard_tokenizer() {
         let text = "© 😀 👨‍👩‍👧 🇫🇷 ✓ x_y _ can't 3.14 3,4 a.b ภาษาไทย ภาษา 2019년 한국어abc 漢字 ② ½";
         let expected = [
-            "©", "😀", "👨‍👩‍👧", "🇫🇷", "x_y", "can't", "3.14", "3,4", "a.b", "ภาษาไทย", "ภาษา", "2019년", "한국어abc", "漢",
+            "©",
+            "😀",
+            "👨‍👩‍👧",
+            "🇫🇷",
+            "x_y",
+            "can't",
+            "3.14",
+            "3,4",
+            "a.b",
+            "ภาษาไทย",
+            "ภาษา",
+            "2019년",
+            "한국어abc",
+            "漢",
             "字",
         ];
         assert_eq!(words(text), expected);
