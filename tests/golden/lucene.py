@@ -12,7 +12,8 @@ CHAIN.sentences.tsv    stretches of mini-MIRACL's passages: docid, first and las
 CHAIN.rankings.tsv     dev queries of mini-MIRACL: query id, then docid=score of the 20 best
 measures.tsv           chain, number of queries, nDCG@10 and Recall@100 of Lucene's runs over the dev queries
 
-CHAIN is a language, or `ja-morphemes`: Lucene's JapaneseAnalyzer, where `ja` is its CJKAnalyzer.
+CHAIN is a language, or `ja-morphemes`: Lucene's JapaneseAnalyzer, where `ja` is its CJKAnalyzer; in demo.jsonl also
+`fa-stemmed`, the terms of `fa` through PersianStemmer, as PersianAnalyzer has it since Lucene 10.
 """
 
 import argparse
@@ -52,6 +53,16 @@ def terms(analyser, text):
         found.append(str(term.toString()))
     stream.end()
     stream.close()
+    return found
+
+
+def stemmed(terms):
+    """Persian stems of the terms."""
+    stemmer, found = jpype.JClass("org.apache.lucene.analysis.fa.PersianStemmer")(), []
+    for term in terms:
+        letters = jpype.JArray(jpype.JChar)(list(term))
+        length = stemmer.stem(letters, len(letters))
+        found.append("".join(map(str, letters[:length])))
     return found
 
 
@@ -146,8 +157,12 @@ def dump_demo(out):
             with (folder / "corpus.jsonl").open(encoding="utf-8") as lines:
                 texts += [json.loads(line)["text"] for line in lines][::6]
             for text in texts:
-                row = {"chain": chain, "text": text, "terms": terms(chain_analyser, text)}
-                print(json.dumps(row, ensure_ascii=False), file=file)
+                found = {chain: terms(chain_analyser, text)}
+                if chain == "fa":
+                    found["fa-stemmed"] = stemmed(found[chain])
+                for name, row_terms in found.items():
+                    row = {"chain": name, "text": text, "terms": row_terms}
+                    print(json.dumps(row, ensure_ascii=False), file=file)
 
 
 def main():
@@ -155,7 +170,7 @@ def main():
     parser.add_argument("--jar", required=True)
     parser.add_argument("--data", required=True, type=pathlib.Path)
     parser.add_argument("--show", nargs=2, metavar=("CHAIN", "TEXT"), help="print the terms of a text and stop")
-    parser.add_argument("--chains", nargs="*", default=CHAINS)
+    parser.add_argument("--chains", nargs="*", default=CHAINS, help="only these, and demo.jsonl")
     arguments = parser.parse_args()
     jpype.startJVM("-Xmx2g", "-Dlog4j2.level=ERROR", classpath=[arguments.jar], convertStrings=True)
     if arguments.show:
@@ -168,7 +183,8 @@ def main():
     for chain in arguments.chains:
         measures.append(dump(chain, arguments.data, out))
         print(measures[-1], flush=True)
-    (out / "measures.tsv").write_text("\n".join(measures) + "\n", encoding="utf-8")
+    if arguments.chains == CHAINS:
+        (out / "measures.tsv").write_text("\n".join(measures) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

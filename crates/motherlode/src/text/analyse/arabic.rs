@@ -56,7 +56,7 @@ pub(super) fn stem_arabic(term: &mut Vec<char>) {
 /// Persian endings, each taken off in turn; the last is the zero-width non-joiner.
 const PERSIAN_SUFFIXES: [&str; 8] = ["ات", "ان", "ترين", "تر", "يي", "ي", "ها", "\u{200C}"];
 
-/// The light stem of Persian. Source: Lucene 9.10 and later, `PersianStemmer`.
+/// The light stem of Persian. Source: Lucene, `PersianStemmer`.
 pub(super) fn stem_persian(term: &mut Vec<char>) {
     strip_each(term, &PERSIAN_SUFFIXES);
 }

@@ -41,9 +41,9 @@ pub enum Chain {
     Hindi,
     /// Lucene's `IndonesianAnalyzer`.
     Indonesian,
-    /// Lucene's `PersianAnalyzer` up to 9.9: no stems.
+    /// Lucene's `PersianAnalyzer` up to 9: no stems.
     Persian,
-    /// Lucene's `PersianAnalyzer` since 9.10, that of Anserini 2: with stems.
+    /// Lucene's `PersianAnalyzer` since 10, that of Anserini 2: with stems.
     PersianStemmed,
     /// Lucene's `RussianAnalyzer`.
     Russian,
