@@ -21,19 +21,10 @@ from pathlib import Path
 import pytrec_eval
 
 OUTPUT = Path(__file__).resolve().parents[2] / "crates/motherlode/tests/data/evaluate"
-NAMES = {
-    "nDCG@1": "ndcg_cut_1",
-    "nDCG@5": "ndcg_cut_5",
-    "nDCG@10": "ndcg_cut_10",
-    "nDCG@100": "ndcg_cut_100",
-    "Recall@5": "recall_5",
-    "Recall@10": "recall_10",
-    "Recall@100": "recall_100",
-    "MAP": "map",
-    "P@1": "P_1",
-    "P@10": "P_10",
-}
-ASKED = {"ndcg_cut.1,5,10,100", "recall.5,10,100", "map", "P.1,10", "recip_rank"}
+CUTS = [1, 3, 5, 10, 17, 100, 1000]
+FAMILIES = {"nDCG": "ndcg_cut", "Recall": "recall", "P": "P"}
+NAMES = {f"{ours}@{k}": f"{theirs}_{k}" for ours, theirs in FAMILIES.items() for k in CUTS} | {"MAP": "map"}
+ASKED = {f"{theirs}.{','.join(map(str, CUTS))}" for theirs in FAMILIES.values()} | {"map", "recip_rank"}
 
 
 def as_f32(value):
@@ -71,10 +62,12 @@ def expected(qrels, run):
     per_query = {}
     for query, values in pytrec_eval.RelevanceEvaluator(qrels, ASKED).evaluate(run).items():
         row = {ours: values[theirs] for ours, theirs in NAMES.items()}
-        row["MRR@10"] = values["recip_rank"] if values["recip_rank"] >= 0.1 else 0.0
-        row["judged@10"] = judged_at(qrels[query], run[query], 10)
+        for k in CUTS:
+            # 1 / rank is at least 1 / k up to rounding, and the next lower value is 1 / (k + 1).
+            row[f"MRR@{k}"] = values["recip_rank"] if values["recip_rank"] > 1 / (k + 0.5) else 0.0
+            row[f"judged@{k}"] = judged_at(qrels[query], run[query], k)
         per_query[query] = row
-    measures = list(NAMES) + ["MRR@10", "judged@10"]
+    measures = list(NAMES) + [f"{name}@{k}" for name in ("MRR", "judged") for k in CUTS]
     totals = {measure: sum(row[measure] for row in per_query.values()) for measure in measures}
     return {
         "per_query": dict(sorted(per_query.items())),
@@ -83,16 +76,22 @@ def expected(qrels, run):
     }
 
 
+def write_case(folder, name, qrels, run):
+    lines = [f"{query} 0 {passage} {grade}\n" for query, row in qrels.items() for passage, grade in row.items()]
+    (folder / f"{name}.qrels").write_text("".join(lines))
+    lines = [f"{query} Q0 {passage} 0 {value!r} x\n" for query, row in run.items() for passage, value in row.items()]
+    (folder / f"{name}.trec").write_text("".join(lines))
+
+
 def main():
     OUTPUT.mkdir(parents=True, exist_ok=True)
     rng = random.Random(20260)
-    for case, (queries, passages, depth) in enumerate([(30, 12, 12), (30, 40, 30), (25, 200, 150), (10, 3, 3)]):
+    sizes = [(30, 12, 12), (30, 40, 30), (25, 200, 150), (10, 3, 3), (5, 1500, 1100), (20, 60, 60)]
+    for case, (queries, passages, depth) in enumerate(sizes):
         qrels, run = make_case(rng, queries, passages, depth)
-        (OUTPUT / f"{case}.json").write_text(json.dumps(expected(qrels, run), indent=0) + "\n")
-        lines = [f"{query} 0 {passage} {grade}\n" for query, row in qrels.items() for passage, grade in row.items()]
-        (OUTPUT / f"{case}.qrels").write_text("".join(lines))
-        lines = [f"{query} Q0 {passage} 0 {value!r} x\n" for query, row in run.items() for passage, value in row.items()]
-        (OUTPUT / f"{case}.trec").write_text("".join(lines))
+        text = json.dumps(expected(qrels, run), separators=(",", ":")).replace('"q', '\n"q')
+        (OUTPUT / f"{case}.json").write_text(text + "\n")
+        write_case(OUTPUT, case, qrels, run)
 
 
 if __name__ == "__main__":

@@ -24,15 +24,22 @@ struct Command {
     quiet: bool,
 }
 
-/// What a verb takes besides its inputs.
+/// Where the configuration of a stage comes from.
 #[derive(Args)]
-struct Knobs {
+struct Section {
     /// TOML file with the section of this stage, as in a recipe.
     #[arg(long)]
     config: Option<PathBuf>,
     /// Set one knob, such as `mine.depth=20`; may be repeated, and wins over the file.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     set: Vec<String>,
+}
+
+/// What a verb takes besides its inputs.
+#[derive(Args)]
+struct Knobs {
+    #[command(flatten)]
+    section: Section,
     /// Seed of everything random.
     #[arg(long, default_value_t = 13)]
     seed: u64,
@@ -88,7 +95,7 @@ enum Verb {
     Batch(stages::Batch),
     /// Fine-tune an encoder on planned batches.
     Train(stages::Train),
-    /// Measure a run against the qrels.
+    /// Measure a run against the qrels: of a data set, or a TREC run file against a TREC qrels file.
     Evaluate(stages::Evaluate),
     /// Test the differences between systems and a baseline.
     Compare(stages::Compare),

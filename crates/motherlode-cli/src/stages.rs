@@ -8,6 +8,8 @@ use motherlode::artefact::Artefact;
 use motherlode::config;
 use motherlode::corpus::Language;
 use motherlode::dataset::{Dataset, Split};
+use motherlode::evaluate::Measurements;
+use motherlode::evaluate::files::{Files, UNJUDGED_QUERIES, evaluate_files, measure_files};
 use motherlode::llm::Llm;
 use motherlode::progress::Progress;
 use motherlode::recipe::ensemble::Ensemble;
@@ -15,8 +17,8 @@ use motherlode::{batch, encode, evaluate, fetch, fuse, generate, index, judge, m
 use motherlode_engine::CpuEngine;
 use serde::de::DeserializeOwned;
 
-use crate::Knobs;
 use crate::terminal::Terminal;
+use crate::{Knobs, Section};
 
 /// Which queries.
 #[derive(Clone, Copy, ValueEnum)]
@@ -35,8 +37,15 @@ impl From<SplitArgument> for Split {
 }
 
 impl Knobs {
-    /// The configuration of one stage: the section of the file, overridden by `--set`.
+    /// The configuration of one stage.
     fn section<T: DeserializeOwned>(&self, name: &str) -> anyhow::Result<T> {
+        self.section.read(name)
+    }
+}
+
+impl Section {
+    /// The configuration of one stage: the section of the file, overridden by `--set`.
+    fn read<T: DeserializeOwned>(&self, name: &str) -> anyhow::Result<T> {
         let mut table = toml::Table::new();
         if let Some(path) = &self.config {
             let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
@@ -51,6 +60,24 @@ impl Knobs {
             None => toml::Table::new(),
         };
         Ok(config::from_table(name, section)?)
+    }
+}
+
+/// Where answers of language models are.
+#[derive(Args)]
+struct Answers {
+    /// Every answer is kept here.
+    #[arg(long, default_value = "work/ledger.sqlite")]
+    ledger: PathBuf,
+    /// JSON Lines files of recorded answers.
+    #[arg(long)]
+    recorded: Vec<PathBuf>,
+}
+
+impl Answers {
+    /// The ledger with the servers that section [llm] names behind it.
+    fn open(&self, knobs: &Knobs) -> anyhow::Result<Llm> {
+        Ok(Llm::open(&self.ledger, &self.recorded, &knobs.section("llm")?)?)
     }
 }
 
@@ -254,12 +281,8 @@ pub(crate) struct Judge {
     dataset: PathBuf,
     /// Candidates made by `mine`.
     candidates: PathBuf,
-    /// Every answer is kept here.
-    #[arg(long, default_value = "work/ledger.sqlite")]
-    ledger: PathBuf,
-    /// JSON Lines files of recorded answers.
-    #[arg(long)]
-    recorded: Vec<PathBuf>,
+    #[command(flatten)]
+    answers: Answers,
     #[command(flatten)]
     knobs: Knobs,
 }
@@ -267,7 +290,7 @@ pub(crate) struct Judge {
 impl Judge {
     pub(crate) fn run(&self, terminal: &Terminal) -> anyhow::Result<String> {
         let (dataset, candidates) = (dataset(&self.dataset)?, Artefact::open(&self.candidates)?);
-        let llm = Llm::open(&self.ledger, &self.recorded, &self.knobs.section("llm")?)?;
+        let llm = self.answers.open(&self.knobs)?;
         let inputs = judge::JudgeInputs { dataset: &dataset, candidates: &candidates, split: Split::Train };
         let config = self.knobs.section("judge")?;
         Ok(told(&judge::judge(&inputs, &config, self.knobs.seed, &llm, &self.knobs.out, &Progress::new(terminal))?))
@@ -292,12 +315,8 @@ pub(crate) struct Generate {
     /// A fastText language model, for `generate.language_check=fasttext`.
     #[arg(long)]
     language_model: Option<PathBuf>,
-    /// Every answer is kept here.
-    #[arg(long, default_value = "work/ledger.sqlite")]
-    ledger: PathBuf,
-    /// JSON Lines files of recorded answers.
-    #[arg(long)]
-    recorded: Vec<PathBuf>,
+    #[command(flatten)]
+    answers: Answers,
     #[command(flatten)]
     knobs: Knobs,
 }
@@ -306,8 +325,10 @@ impl Generate {
     pub(crate) fn run(&self, terminal: &Terminal) -> anyhow::Result<String> {
         let (dataset, candidates) = (dataset(&self.dataset)?, Artefact::open(&self.candidates)?);
         let (judgements, vectors) = (Artefact::open(&self.judgements)?, Artefact::open(&self.vectors)?);
-        let llm = Llm::open(&self.ledger, &self.recorded, &self.knobs.section("llm")?)?;
-        let ensemble = self.ensemble(&candidates)?;
+        let llm = self.answers.open(&self.knobs)?;
+        let mine: mine::MineConfig = serde_json::from_value(candidates.manifest().config.clone())?;
+        let first = mine.depth;
+        let ensemble = self.ensemble(mine)?;
         let retrieve = |language: &Language, queries: &[(String, String)]| {
             ensemble.retrieve(&CpuEngine, &dataset, &vectors, (language, queries))
         };
@@ -316,6 +337,7 @@ impl Generate {
             split: Split::Train,
             candidates: &candidates,
             judgements: &judgements,
+            first,
             language_model: self.language_model.as_deref(),
         };
         let (config, progress) = (self.knobs.section("generate")?, Progress::new(terminal));
@@ -323,12 +345,12 @@ impl Generate {
     }
 
     /// The members, mined as the first candidates were and encoding as their vectors' manifests say.
-    fn ensemble(&self, candidates: &Artefact) -> anyhow::Result<Ensemble> {
-        let mine = serde_json::from_value(candidates.manifest().config.clone())?;
+    fn ensemble(&self, mine: mine::MineConfig) -> anyhow::Result<Ensemble> {
         let mut ensemble = Ensemble::new(self.knobs.section("fuse")?, mine);
         for member in &self.members {
-            let (name, source) =
-                member.split_once('=').with_context(|| format!("`{member}`: expected name=INDEX or name=VECTORS,MODEL"))?;
+            let (name, source) = member
+                .split_once('=')
+                .with_context(|| format!("`{member}`: expected name=INDEX or name=VECTORS,MODEL"))?;
             match source.split_once(',') {
                 None => ensemble.lexical(name, Artefact::open(Path::new(source))?.expect_stage("index")?),
                 Some((vectors, model)) => {
@@ -498,29 +520,119 @@ impl Train {
 #[derive(Args)]
 pub(crate) struct Evaluate {
     /// The data set's artefact.
-    dataset: PathBuf,
+    #[arg(requires = "run", required_unless_present = "run_file")]
+    dataset: Option<PathBuf>,
     /// A run made by `search` or `fuse`.
-    run: PathBuf,
+    run: Option<PathBuf>,
     /// Which queries.
     #[arg(long, value_enum, default_value = "dev")]
     split: SplitArgument,
+    /// Examples made by `sample` for the model behind the run: refuses the queries that selected it, and lists what else
+    /// of the scored data it has seen.
+    #[arg(long)]
+    examples: Option<PathBuf>,
+    /// A TREC run file to measure without a data set, as FILE or LANG=FILE; once for each language.
+    #[arg(long, value_name = "[LANG=]FILE", conflicts_with_all = ["dataset", "examples"], requires = "qrels_file")]
+    run_file: Vec<String>,
+    /// Its TREC qrels file, as FILE or LANG=FILE.
+    #[arg(long, value_name = "[LANG=]FILE", requires = "run_file")]
+    qrels_file: Vec<String>,
+    /// Print the measures of every query too, as lines of language, query, measure and value.
+    #[arg(long)]
+    per_query: bool,
     #[command(flatten)]
-    knobs: Knobs,
+    section: Section,
+    /// Where the artefact goes; with --run-file it may be left out.
+    #[arg(long, short, required_unless_present = "run_file")]
+    out: Option<PathBuf>,
 }
 
 impl Evaluate {
     pub(crate) fn run(&self, terminal: &Terminal) -> anyhow::Result<String> {
-        let (dataset, run) = (dataset(&self.dataset)?, Artefact::open(&self.run)?);
+        let config: evaluate::EvaluateConfig = self.section.read("evaluate")?;
+        let measured = match (&self.dataset, &self.run, &self.out) {
+            (Some(dataset), Some(run), Some(out)) => return self.artefact(dataset, run, out, &config, terminal),
+            (_, _, Some(out)) => Measurements::read(&evaluate_files(&self.files()?, &config, out)?)?,
+            _ => measure_files(&self.files()?, &config)?,
+        };
+        let left_out = measured.summary.counts.get(UNJUDGED_QUERIES).filter(|count| **count > 0);
+        let note = left_out.map_or_else(String::new, |count| format!("note: {count} {UNJUDGED_QUERIES}, left out\n"));
+        Ok(self.shown(&measured) + &note)
+    }
+
+    fn artefact(
+        &self,
+        data: &Path,
+        run: &Path,
+        out: &Path,
+        config: &evaluate::EvaluateConfig,
+        terminal: &Terminal,
+    ) -> anyhow::Result<String> {
+        let (dataset, run) = (dataset(data)?, Artefact::open(run)?);
+        let examples = optional(self.examples.as_deref())?;
         let inputs = evaluate::EvaluateInputs {
             dataset: &dataset,
             run: &run,
             split: self.split.into(),
-            selection: &[],
+            examples: examples.as_ref(),
             truth: None,
         };
-        let config = self.knobs.section("evaluate")?;
-        Ok(told(&evaluate::evaluate(&inputs, &config, &self.knobs.out, &Progress::new(terminal))?))
+        let artefact = evaluate::evaluate(&inputs, config, out, &Progress::new(terminal))?;
+        Ok(format!("{}\n{}", self.shown(&Measurements::read(&artefact)?), told(&artefact)))
     }
+
+    /// The run files, each with the qrels file of its language.
+    fn files(&self) -> anyhow::Result<Vec<Files>> {
+        let (runs, mut qrels) = (languages(&self.run_file)?, languages(&self.qrels_file)?);
+        let mut files = Vec::new();
+        for (language, run) in runs {
+            let at = qrels.iter().position(|(other, _)| *other == language);
+            let at = at.with_context(|| format!("--run-file {language}={run}: no --qrels-file of this language"))?;
+            files.push(Files { run: run.into(), qrels: qrels.swap_remove(at).1.into(), language });
+        }
+        match qrels.first() {
+            Some((language, path)) => anyhow::bail!("--qrels-file {language}={path}: no --run-file of this language"),
+            None => Ok(files),
+        }
+    }
+
+    fn shown(&self, measured: &Measurements) -> String {
+        let mut text = String::new();
+        for (language, queries) in measured.queries.iter().filter(|_| self.per_query) {
+            for row in queries {
+                for (measure, value) in &row.values {
+                    text.push_str(&format!("{language}\t{}\t{measure}\t{value}\n", row.query));
+                }
+            }
+        }
+        text + &measured.table.to_text()
+    }
+}
+
+/// Files by language, from FILE or LANG=FILE; `und`, undetermined, where none is named.
+fn languages(texts: &[String]) -> anyhow::Result<Vec<(Language, String)>> {
+    let named = |text: &String| -> anyhow::Result<(Language, String)> {
+        match text.split_once('=') {
+            Some((tag, path)) if !tag.contains(['/', '.']) => Ok((Language::new(tag)?, path.to_owned())),
+            _ => Ok((Language::new("und")?, text.clone())),
+        }
+    };
+    texts.iter().map(named).collect()
+}
+
+/// How a comparison is printed.
+#[derive(Clone, Copy, ValueEnum)]
+enum Format {
+    /// Tables for a terminal.
+    Text,
+    /// The same tables in Markdown.
+    Markdown,
+    /// The values of all systems as `tabular`, for `booktabs`.
+    Latex,
+    /// One line per measure, system and language, all digits.
+    Csv,
+    /// Everything.
+    Json,
 }
 
 /// Arguments of `compare`.
@@ -528,9 +640,12 @@ impl Evaluate {
 pub(crate) struct Compare {
     /// The baseline, as name=MEASURES.
     baseline: String,
-    /// The systems, as name=MEASURES; the same name several times means several seeds.
+    /// The systems, as name=MEASURES; the same name several times means several seeds, of the baseline too.
     #[arg(required = true)]
     systems: Vec<String>,
+    /// How it is printed.
+    #[arg(long, value_enum, default_value = "text")]
+    format: Format,
     #[command(flatten)]
     knobs: Knobs,
 }
@@ -538,8 +653,7 @@ pub(crate) struct Compare {
 impl Compare {
     pub(crate) fn run(&self, terminal: &Terminal) -> anyhow::Result<String> {
         let (name, measures) = named(&self.baseline)?;
-        let baseline = evaluate::System { name, seeds: vec![measures] };
-        let mut systems: Vec<evaluate::System> = Vec::new();
+        let mut systems = vec![evaluate::System { name, seeds: vec![measures] }];
         for (name, measures) in all_named(&self.systems)? {
             match systems.iter_mut().find(|system| system.name == name) {
                 Some(system) => system.seeds.push(measures),
@@ -547,7 +661,15 @@ impl Compare {
             }
         }
         let config = self.knobs.section("compare")?;
-        let artefact = evaluate::compare(&baseline, &systems, &config, &self.knobs.out, &Progress::new(terminal))?;
-        Ok(evaluate::Comparison::read(&artefact)?.to_text())
+        let (baseline, out, progress) = (systems.remove(0), &self.knobs.out, Progress::new(terminal));
+        let artefact = evaluate::compare(&baseline, &systems, &config, out, &progress)?;
+        let comparison = evaluate::Comparison::read(&artefact)?;
+        Ok(match self.format {
+            Format::Text => comparison.to_text(),
+            Format::Markdown => comparison.to_markdown(),
+            Format::Latex => comparison.to_latex(),
+            Format::Csv => comparison.to_csv(),
+            Format::Json => comparison.to_json(),
+        })
     }
 }

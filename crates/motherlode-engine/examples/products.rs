@@ -1,10 +1,10 @@
-//! GFLOP a CPU second of matrix products of the sizes of small encoders, on one thread, beside the processor's peak.
+//! GFLOP a CPU second of matrix products of the sizes of small encoders, on one thread, beside the processor's peak in f32.
 //!
-//! `cargo run --release -p motherlode-engine --example products`. The peak is a loop of fused multiply-adds on
+//! `cargo run --release -p motherlode-engine --example products`. In f32 and in bfloat16. The peak is a loop of fused multiply-adds on
 //! registers. Time is the process's own CPU time, so that other load on the machine disturbs little; Linux only.
 #![expect(clippy::print_stdout, reason = "an example that reports")]
 
-use motherlode_engine::kernel::matrix::{Panels, Start, View, ViewMut, multiply};
+use motherlode_engine::kernel::matrix::{Packing, Panels, Start, Unit, View, ViewMut, multiply};
 use pulp::{Arch, Simd, WithSimd};
 
 /// Operations of one measurement.
@@ -46,10 +46,10 @@ fn rate(mut work: impl FnMut()) -> f64 {
     (0..3).map(|_| once()).fold(0.0, f64::max)
 }
 
-fn product_rate(rows: usize, inner: usize, columns: usize) -> f64 {
+fn product_rate(unit: Unit, rows: usize, inner: usize, columns: usize) -> f64 {
     let values = |count: usize| (0..count).map(|index| (index % 17) as f32 * 0.1).collect::<Vec<_>>();
     let (left, right, mut out) = (values(rows * inner), values(inner * columns), vec![0.0; rows * columns]);
-    let (panels, mut packing) = (Panels::of(View::new(&right, inner).transposed()), Vec::new());
+    let (panels, mut packing) = (Panels::of(View::new(&right, inner).transposed(), unit), Packing::default());
     let repeats = (FLOP / (2 * rows * inner * columns) as f64) as usize;
     rate(|| {
         for _ in 0..repeats {
@@ -72,7 +72,9 @@ fn main() {
         (100, 32, 100),
         (100, 100, 32),
     ] {
-        let rate = product_rate(rows, inner, columns);
-        println!("{rows} × {inner} × {columns}: {rate:.1} GFLOP/s, {:.0} % of the peak", 100.0 * rate / peak);
+        let single = product_rate(Unit::single(), rows, inner, columns);
+        let half = product_rate(Unit::bfloat16(), rows, inner, columns);
+        let share = 100.0 * single / peak;
+        println!("{rows} × {inner} × {columns}: {single:.1} GFLOP/s, {share:.0} % of the peak; {half:.1} in bfloat16");
     }
 }

@@ -11,7 +11,7 @@ use rand::RngExt;
 
 use crate::kernel::dropout::Site;
 use crate::kernel::lanes::add;
-use crate::kernel::matrix::{Panels, Start, View, ViewMut, multiply};
+use crate::kernel::matrix::{Packing, Panels, Start, Unit, View, ViewMut, multiply};
 use crate::layout::{BlockParameters, Layout, Linears, Map, Tensor};
 use crate::shape::Shape;
 use crate::span::Span;
@@ -78,8 +78,8 @@ impl Adapters {
         Ok(Self { config: config.clone(), weights: vec![0.0; layout.parameters()], layout, layers })
     }
 
-    /// What a block needs of them.
-    pub(crate) fn layer(&self, layer: usize) -> LayerAdapters<'_> {
+    /// What a block that multiplies with `unit` needs of them.
+    pub(crate) fn layer(&self, layer: usize, unit: Unit) -> LayerAdapters<'_> {
         let LayerPlace { place, adapters } = &self.layers[layer];
         LayerAdapters {
             layer,
@@ -87,6 +87,7 @@ impl Adapters {
             weights: &self.weights[place.clone()],
             scale: self.scale(),
             rank: self.config.rank,
+            unit,
         }
     }
 
@@ -100,10 +101,10 @@ impl Adapters {
         self.config.alpha / self.config.rank as f32
     }
 
-    /// W += scale · B · A in an encoder's weights.
+    /// W += scale · B · A in an encoder's weights, in f32.
     pub(crate) fn merge(&self, layout: &Layout, weights: &mut [f32]) {
         for layer in 0..self.layers.len() {
-            let own = self.layer(layer);
+            let own = self.layer(layer, Unit::single());
             let BlockParameters { projection_weight, merge_weight, expand_weight, contract_weight, .. } =
                 layout.block_mut(weights, layer);
             own.merge(&own.adapters.projection, projection_weight);
@@ -189,6 +190,7 @@ pub(crate) struct LayerAdapters<'a> {
     weights: &'a [f32],
     scale: f32,
     rank: usize,
+    unit: Unit,
 }
 
 /// Working memory.
@@ -201,7 +203,7 @@ pub(crate) struct Scratch {
     /// Tokens × r.
     low_gradient: Vec<f32>,
     panels: Panels,
-    packing: Vec<f32>,
+    packing: Packing,
 }
 
 /// Both sides of a linear map on the way back.
@@ -211,8 +213,10 @@ pub(crate) struct Sides<'a> {
     pub(crate) input: &'a [f32],
     /// ∂loss/∂output, tokens × outputs.
     pub(crate) output: &'a [f32],
+    /// What stands in `gradient` before.
+    pub(crate) start: Start<'a>,
     /// ∂loss/∂input, tokens × inputs, to be written.
-    pub(crate) gradient: &'a mut Vec<f32>,
+    pub(crate) gradient: &'a mut [f32],
 }
 
 impl LayerAdapters<'_> {
@@ -227,7 +231,7 @@ impl LayerAdapters<'_> {
             let stride = out.len() / (x.len() / adapter.inputs);
             self.low(adapter, span, x, scratch);
             let Scratch { low, panels, packing, .. } = scratch;
-            panels.pack(View::new(&self.weights[adapter.up.clone()], self.rank).transposed());
+            panels.pack(View::new(&self.weights[adapter.up.clone()], self.rank).transposed(), self.unit);
             let out = ViewMut::new(&mut out[adapter.outputs.start..], stride);
             multiply(out, Start::Current, View::new(low, self.rank), panels, packing);
         }
@@ -239,7 +243,7 @@ impl LayerAdapters<'_> {
         dropped.clear();
         dropped.extend_from_slice(x);
         span.adapter_dropout.apply(self.site(adapter), span.first_token, adapter.inputs, dropped);
-        panels.pack(View::new(&self.weights[adapter.down.clone()], adapter.inputs).transposed());
+        panels.pack(View::new(&self.weights[adapter.down.clone()], adapter.inputs).transposed(), self.unit);
         low.resize(x.len() / adapter.inputs * self.rank, 0.0);
         multiply(ViewMut::new(low, self.rank), Start::Zero, View::new(dropped, adapter.inputs), panels, packing);
         low.iter_mut().for_each(|value| *value *= self.scale);
@@ -251,7 +255,14 @@ impl LayerAdapters<'_> {
 
     /// Writes the gradients of the adapters of a map to their place in `gradient`, which is the layer's, and adds their
     /// part of ∂loss/∂input to `sides`.
-    pub(crate) fn backward(&self, map: Map, span: &Span, sides: Sides, gradient: &mut [f32], scratch: &mut Scratch) {
+    pub(crate) fn backward(
+        &self,
+        map: Map,
+        span: &Span,
+        sides: &mut Sides,
+        gradient: &mut [f32],
+        scratch: &mut Scratch,
+    ) {
         for adapter in self.adapters.of(map) {
             let tokens = sides.input.len() / adapter.inputs;
             let stride = sides.output.len() / tokens;
@@ -260,20 +271,20 @@ impl LayerAdapters<'_> {
             let outputs = &sides.output[adapter.outputs.start..];
             let outputs = View::strided(outputs, tokens, adapter.outputs.len(), stride);
 
-            panels.pack(View::new(low, self.rank));
+            panels.pack(View::new(low, self.rank), self.unit);
             let out = ViewMut::new(&mut gradient[adapter.up.clone()], self.rank);
             multiply(out, Start::Zero, outputs.transposed(), panels, packing);
 
-            panels.pack(View::new(&self.weights[adapter.up.clone()], self.rank));
+            panels.pack(View::new(&self.weights[adapter.up.clone()], self.rank), self.unit);
             low_gradient.resize(low.len(), 0.0);
             multiply(ViewMut::new(low_gradient, self.rank), Start::Zero, outputs, panels, packing);
             low_gradient.iter_mut().for_each(|value| *value *= self.scale);
 
-            panels.pack(View::new(dropped, adapter.inputs));
+            panels.pack(View::new(dropped, adapter.inputs), self.unit);
             let out = ViewMut::new(&mut gradient[adapter.down.clone()], adapter.inputs);
             multiply(out, Start::Zero, View::new(low_gradient, self.rank).transposed(), panels, packing);
 
-            panels.pack(View::new(&self.weights[adapter.down.clone()], adapter.inputs));
+            panels.pack(View::new(&self.weights[adapter.down.clone()], adapter.inputs), self.unit);
             let out = ViewMut::new(dropped, adapter.inputs);
             multiply(out, Start::Zero, View::new(low_gradient, self.rank), panels, packing);
             span.adapter_dropout.apply(self.site(adapter), span.first_token, adapter.inputs, dropped);
@@ -285,9 +296,9 @@ impl LayerAdapters<'_> {
     fn merge(&self, adapters: &[Adapter], weight: &mut [f32]) {
         for adapter in adapters {
             let up: Vec<f32> = self.weights[adapter.up.clone()].iter().map(|value| value * self.scale).collect();
-            let down = Panels::of(View::new(&self.weights[adapter.down.clone()], adapter.inputs));
+            let down = Panels::of(View::new(&self.weights[adapter.down.clone()], adapter.inputs), self.unit);
             let out = ViewMut::new(&mut weight[adapter.outputs.start * adapter.inputs..], adapter.inputs);
-            multiply(out, Start::Current, View::new(&up, self.rank), &down, &mut Vec::new());
+            multiply(out, Start::Current, View::new(&up, self.rank), &down, &mut Packing::default());
         }
     }
 }

@@ -7,7 +7,7 @@ use crate::gradient::{Deltas, NormDelta, Sources};
 use crate::kernel::attention::{self, Attention};
 use crate::kernel::dropout::Site;
 use crate::kernel::lanes::add;
-use crate::kernel::matrix::{Panels, Start, View, ViewMut, multiply};
+use crate::kernel::matrix::{Finish, Packing, Panels, Start, Unit, View, ViewMut, multiply, multiply_then};
 use crate::kernel::normalise::{self, Affine, Normalised};
 use crate::kernel::rotary::{Rotary, Rows};
 use crate::kernel::{gated, gelu};
@@ -17,25 +17,27 @@ use crate::span::Span;
 
 impl Linears<Panels> {
     /// Packs the weights for the forward pass: y = x · Wᵀ.
-    pub(crate) fn pack_forward(&mut self, weights: &BlockParameters<&[f32]>, shape: &Shape) {
-        self.projection.pack(View::new(weights.projection_weight, shape.hidden).transposed());
-        self.merge.pack(View::new(weights.merge_weight, shape.context()).transposed());
-        self.expand.pack(View::new(weights.expand_weight, shape.hidden).transposed());
-        self.contract.pack(View::new(weights.contract_weight, shape.inner).transposed());
+    pub(crate) fn pack_forward(&mut self, weights: &BlockParameters<&[f32]>, shape: &Shape, unit: Unit) {
+        self.projection.pack(View::new(weights.projection_weight, shape.hidden).transposed(), unit);
+        self.merge.pack(View::new(weights.merge_weight, shape.context()).transposed(), unit);
+        self.expand.pack(View::new(weights.expand_weight, shape.hidden).transposed(), unit);
+        self.contract.pack(View::new(weights.contract_weight, shape.inner).transposed(), unit);
     }
 
     /// Packs the weights for the backward pass: ∂x = ∂y · W.
-    pub(crate) fn pack_backward(&mut self, weights: &BlockParameters<&[f32]>, shape: &Shape) {
-        self.projection.pack(View::new(weights.projection_weight, shape.hidden));
-        self.merge.pack(View::new(weights.merge_weight, shape.context()));
-        self.expand.pack(View::new(weights.expand_weight, shape.hidden));
-        self.contract.pack(View::new(weights.contract_weight, shape.inner));
+    pub(crate) fn pack_backward(&mut self, weights: &BlockParameters<&[f32]>, shape: &Shape, unit: Unit) {
+        self.projection.pack(View::new(weights.projection_weight, shape.hidden), unit);
+        self.merge.pack(View::new(weights.merge_weight, shape.context()), unit);
+        self.expand.pack(View::new(weights.expand_weight, shape.hidden), unit);
+        self.contract.pack(View::new(weights.contract_weight, shape.inner), unit);
     }
 }
 
 /// What a block's forward pass leaves for its backward pass; all matrices have a row for each token.
 #[derive(Debug, Default)]
 pub(crate) struct Kept {
+    /// Whether a backward pass will follow.
+    for_backward: bool,
     /// The block's input, H.
     pub(crate) input: Vec<f32>,
     /// What attention is computed of, H; the input itself if no normalisation stands before.
@@ -56,6 +58,13 @@ pub(crate) struct Kept {
     output_norm: Normalised,
 }
 
+impl Kept {
+    /// Memory for a pass that a backward pass follows.
+    pub(crate) fn for_backward() -> Self {
+        Self { for_backward: true, ..Self::default() }
+    }
+}
+
 /// Working memory of one thread.
 #[derive(Debug, Default)]
 pub(crate) struct Scratch {
@@ -73,7 +82,7 @@ pub(crate) struct Scratch {
 /// Working memory of a linear map.
 #[derive(Debug, Default)]
 struct LinearScratch {
-    packing: Vec<f32>,
+    packing: Packing,
     adapter: adapter::Scratch,
 }
 
@@ -96,6 +105,8 @@ pub(crate) struct Block<'a> {
     pub(crate) panels: &'a Linears<Panels>,
     /// If there are any, the weights themselves have no gradient.
     pub(crate) adapters: Option<LayerAdapters<'a>>,
+    /// What computes the products.
+    pub(crate) unit: Unit,
 }
 
 /// Some of the heads of queries, keys and values.
@@ -155,15 +166,36 @@ impl Block<'_> {
         if self.shape.placement == Placement::Before {
             norm_forward(&kept.middle, self.output_norm(), &mut kept.output_norm, &mut kept.fed);
         }
-        let source = if self.shape.placement == Placement::Before { &kept.fed } else { &kept.middle };
-        self.linear(Map::Expand, span, source, &mut kept.expanded, linear);
-        self.activate(&kept.expanded, wide);
+        self.expand(span, kept, wide, linear);
         self.linear(Map::Contract, span, wide, narrow, linear);
         span.dropout.apply(Site::FeedForward { layer: self.layer }, span.first_token, self.shape.hidden, narrow);
         add(narrow, &kept.middle);
         match self.shape.placement {
             Placement::After => norm_forward(narrow, self.output_norm(), &mut kept.output_norm, output),
             Placement::Before => std::mem::swap(narrow, output),
+        }
+    }
+
+    /// activated = activation(expand(middle)), or of the norm of it.
+    fn expand(&self, span: &Span, kept: &mut Kept, activated: &mut Vec<f32>, scratch: &mut LinearScratch) {
+        let Kept { for_backward, middle, fed, expanded, .. } = kept;
+        let source = if self.shape.placement == Placement::Before { fed } else { middle };
+        if self.adapters.is_some() || self.shape.activation != Activation::Gelu {
+            self.linear(Map::Expand, span, source, expanded, scratch);
+            self.activate(expanded, activated);
+            return;
+        }
+        let (inner, size) = (self.shape.inner, span.ids.len() * self.shape.inner);
+        let (start, left, weight) =
+            (self.start(Map::Expand), View::new(source, self.shape.hidden), &self.panels.expand);
+        activated.resize(size, 0.0);
+        let activated = ViewMut::new(activated, inner);
+        if *for_backward {
+            expanded.resize(size, 0.0);
+            let (out, finish) = (ViewMut::new(expanded, inner), Finish::GeluBeside(activated));
+            multiply_then(out, finish, start, left, weight, &mut scratch.packing);
+        } else {
+            multiply_then(activated, Finish::Gelu, start, left, weight, &mut scratch.packing);
         }
     }
 
@@ -177,14 +209,19 @@ impl Block<'_> {
 
     /// out = x · Wᵀ + bias, and what the adapters add.
     fn linear(&self, map: Map, span: &Span, x: &[f32], out: &mut Vec<f32>, scratch: &mut LinearScratch) {
-        let (weight, bias) = (self.panels.of(map), self.weights.bias(map));
-        let start = if bias.is_empty() { Start::Zero } else { Start::Bias(bias) };
+        let (weight, start) = (self.panels.of(map), self.start(map));
         out.resize(span.ids.len() * weight.columns(), 0.0);
         let left = View::new(x, weight.depth());
         multiply(ViewMut::new(out, weight.columns()), start, left, weight, &mut scratch.packing);
         if let Some(adapters) = &self.adapters {
             adapters.forward(map, span, x, out, &mut scratch.adapter);
         }
+    }
+
+    /// What a linear map adds to its products.
+    fn start(&self, map: Map) -> Start<'_> {
+        let bias = self.weights.bias(map);
+        if bias.is_empty() { Start::Zero } else { Start::Bias(bias) }
     }
 
     /// Turns ∂loss/∂output in `gradient` into ∂loss/∂input, and leaves in `deltas` what the parameters' gradients need.
@@ -211,38 +248,54 @@ impl Block<'_> {
     ) {
         let (hidden, weight) = (self.shape.hidden, self.weights.output_norm_weight);
         let before = self.shape.placement == Placement::Before;
-        let Deltas { outputs, sources, norms } = deltas;
-        let Scratch { narrow, wide, wide_gradient, linear, .. } = scratch;
+        let Deltas { outputs, norms, .. } = deltas;
         if !before {
             norm_backward(gradient, weight, &kept.output_norm, &mut norms.output);
         }
         copy(gradient, &mut outputs.contract);
         let site = Site::FeedForward { layer: self.layer };
         span.dropout.apply(site, span.first_token, hidden, &mut outputs.contract);
-        self.activate(&kept.expanded, wide);
-        let sides = Sides { input: wide, output: &outputs.contract, gradient: wide_gradient };
-        self.linear_backward(Map::Contract, span, sides, sources, linear);
-        self.activation_backward(&kept.expanded, wide_gradient, &mut outputs.expand);
-        let input = if before { &kept.fed } else { &kept.middle };
-        let sides = Sides { input, output: &outputs.expand, gradient: narrow };
-        self.linear_backward(Map::Expand, span, sides, sources, linear);
+        self.contract_backward(span, &kept.expanded, deltas, scratch);
+        let Deltas { outputs, sources, norms } = deltas;
+        let (narrow, linear) = (&mut scratch.narrow, &mut scratch.linear);
         if before {
+            narrow.resize(gradient.len(), 0.0);
+            let mut sides = Sides { input: &kept.fed, output: &outputs.expand, start: Start::Zero, gradient: narrow };
+            self.linear_backward(Map::Expand, span, &mut sides, sources, linear);
             norm_backward(narrow, weight, &kept.output_norm, &mut norms.output);
+            add(gradient, narrow);
+        } else {
+            let mut sides = Sides { input: &kept.middle, output: &outputs.expand, start: Start::Current, gradient };
+            self.linear_backward(Map::Expand, span, &mut sides, sources, linear);
         }
-        add(gradient, narrow);
     }
 
-    /// From ∂loss/∂activation in `gradient` to ∂loss/∂expanded in `out`.
-    fn activation_backward(&self, expanded: &[f32], gradient: &mut Vec<f32>, out: &mut Vec<f32>) {
+    /// From ∂loss/∂output of the second linear map of the feed-forward part to that of the first.
+    fn contract_backward(&self, span: &Span, expanded: &[f32], deltas: &mut Deltas, scratch: &mut Scratch) {
+        let Deltas { outputs, sources, .. } = deltas;
+        let Scratch { wide, wide_gradient, linear, .. } = scratch;
+        let (inner, tokens) = (self.shape.inner, span.ids.len());
+        outputs.expand.resize(expanded.len(), 0.0);
+        if self.adapters.is_none() && self.shape.activation == Activation::Gelu {
+            // The activation again and its slope in one pass.
+            let (out, left) =
+                (ViewMut::new(&mut outputs.expand, inner), View::new(&outputs.contract, self.shape.hidden));
+            multiply(out, Start::Zero, left, &self.panels.contract, &mut linear.packing);
+            wide.resize(expanded.len(), 0.0);
+            gelu::backward(expanded, &mut outputs.expand, wide);
+            sources.inputs.contract.pack(View::new(wide, inner), self.unit);
+            return;
+        }
+        self.activate(expanded, wide);
+        wide_gradient.resize(tokens * inner, 0.0);
+        let mut sides = Sides { input: wide, output: &outputs.contract, start: Start::Zero, gradient: wide_gradient };
+        self.linear_backward(Map::Contract, span, &mut sides, sources, linear);
         match self.shape.activation {
             Activation::Gelu => {
-                std::mem::swap(gradient, out);
-                gelu::backward(expanded, out);
+                outputs.expand.copy_from_slice(wide_gradient);
+                gelu::backward(expanded, &mut outputs.expand, wide);
             }
-            Activation::Gated(gate) => {
-                out.resize(expanded.len(), 0.0);
-                gated::backward(gate, expanded, self.shape.inner, gradient, out);
-            }
+            Activation::Gated(gate) => gated::backward(gate, expanded, inner, wide_gradient, &mut outputs.expand),
         }
     }
 
@@ -262,30 +315,40 @@ impl Block<'_> {
         }
         copy(gradient, &mut outputs.merge);
         span.dropout.apply(Site::Attention { layer: self.layer }, span.first_token, hidden, &mut outputs.merge);
-        let sides = Sides { input: &kept.context, output: &outputs.merge, gradient: narrow };
-        self.linear_backward(Map::Merge, span, sides, sources, linear);
+        narrow.resize(kept.context.len(), 0.0);
+        let mut sides = Sides { input: &kept.context, output: &outputs.merge, start: Start::Zero, gradient: narrow };
+        self.linear_backward(Map::Merge, span, &mut sides, sources, linear);
         outputs.projection.resize(kept.projected.len(), 0.0);
         self.attention(span).backward(&kept.projected, &kept.context, narrow, &mut outputs.projection, attention);
         let head_norms = [&mut norms.query, &mut norms.key];
         self.place_backward(span, kept, &mut outputs.projection, head_norms, heads);
-        let before = self.norm_before_attention();
-        let input = if before { &kept.attended } else { &kept.input };
-        let sides = Sides { input, output: &outputs.projection, gradient: narrow };
-        self.linear_backward(Map::Projection, span, sides, sources, linear);
-        if before {
+        let output = &outputs.projection;
+        if self.norm_before_attention() {
+            narrow.resize(gradient.len(), 0.0);
+            let mut sides = Sides { input: &kept.attended, output, start: Start::Zero, gradient: narrow };
+            self.linear_backward(Map::Projection, span, &mut sides, sources, linear);
             norm_backward(narrow, weight, &kept.attention_norm, &mut norms.attention);
+            add(gradient, narrow);
+        } else {
+            let mut sides = Sides { input: &kept.input, output, start: Start::Current, gradient };
+            self.linear_backward(Map::Projection, span, &mut sides, sources, linear);
         }
-        add(gradient, narrow);
     }
 
     /// Writes ∂loss/∂input of a linear map, and what the gradients of its parameters need.
-    fn linear_backward(&self, map: Map, span: &Span, sides: Sides, sources: &mut Sources, scratch: &mut LinearScratch) {
+    fn linear_backward(
+        &self,
+        map: Map,
+        span: &Span,
+        sides: &mut Sides,
+        sources: &mut Sources,
+        scratch: &mut LinearScratch,
+    ) {
         let (weight, tokens) = (self.panels.of(map), span.ids.len());
-        sides.gradient.resize(sides.input.len(), 0.0);
         let out = ViewMut::new(sides.gradient, weight.columns());
-        multiply(out, Start::Zero, View::new(sides.output, weight.depth()), weight, &mut scratch.packing);
+        multiply(out, sides.start, View::new(sides.output, weight.depth()), weight, &mut scratch.packing);
         match &self.adapters {
-            None => sources.inputs.of_mut(map).pack(View::new(sides.input, sides.input.len() / tokens)),
+            None => sources.inputs.of_mut(map).pack(View::new(sides.input, sides.input.len() / tokens), self.unit),
             Some(adapters) => adapters.backward(map, span, sides, &mut sources.adapters, &mut scratch.adapter),
         }
     }
@@ -352,6 +415,7 @@ impl Block<'_> {
             sequences: &span.sequences,
             first_token: span.first_token,
             dropout: span.dropout,
+            unit: self.unit,
         }
     }
 

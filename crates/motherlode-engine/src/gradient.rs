@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 
 use crate::kernel::lanes::{add, add_columns};
-use crate::kernel::matrix::{Panels, Start, View, ViewMut, multiply};
+use crate::kernel::matrix::{Packing, Panels, Start, View, ViewMut, multiply};
 use crate::kernel::normalise::AffineGradient;
 use crate::layout::{BlockParameters, Linears};
 use crate::shape::Shape;
@@ -68,7 +68,7 @@ struct GradientRows<'a> {
 
 impl GradientRows<'_> {
     /// ∂W += ∂yᵀ · x, and the bias's gradient += the sum of ∂y over the tokens.
-    fn add(&mut self, deltas: &Deltas, packing: &mut Vec<f32>) {
+    fn add(&mut self, deltas: &Deltas, packing: &mut Packing) {
         let (outputs, inputs) = (self.part)(deltas);
         let rows = self.weight.len() / self.inputs;
         let left = View::new(outputs, self.outputs).transposed().rows(self.first_row, rows);
@@ -78,23 +78,23 @@ impl GradientRows<'_> {
 }
 
 /// Adds to `gradient` what the spans left in `deltas`, in parallel over rows and in the order of the spans.
-pub(crate) fn accumulate(shape: &Shape, gradient: BlockParameters<&mut [f32]>, deltas: &[&Deltas]) {
+pub(crate) fn accumulate(shape: &Shape, gradient: &mut BlockParameters<&mut [f32]>, deltas: &[&Deltas]) {
     let mut jobs = Vec::new();
     let mut push = |weight, bias, inputs, part| jobs.extend(gradient_rows(weight, bias, inputs, part));
     let (hidden, context) = (shape.hidden, shape.context());
-    push(gradient.projection_weight, gradient.projection_bias, hidden, |deltas| {
+    push(&mut *gradient.projection_weight, &mut *gradient.projection_bias, hidden, |deltas| {
         (&deltas.outputs.projection, &deltas.sources.inputs.projection)
     });
-    push(gradient.merge_weight, gradient.merge_bias, context, |deltas| {
+    push(&mut *gradient.merge_weight, &mut *gradient.merge_bias, context, |deltas| {
         (&deltas.outputs.merge, &deltas.sources.inputs.merge)
     });
-    push(gradient.expand_weight, gradient.expand_bias, hidden, |deltas| {
+    push(&mut *gradient.expand_weight, &mut *gradient.expand_bias, hidden, |deltas| {
         (&deltas.outputs.expand, &deltas.sources.inputs.expand)
     });
-    push(gradient.contract_weight, gradient.contract_bias, shape.inner, |deltas| {
+    push(&mut *gradient.contract_weight, &mut *gradient.contract_bias, shape.inner, |deltas| {
         (&deltas.outputs.contract, &deltas.sources.inputs.contract)
     });
-    jobs.into_par_iter().for_each_init(Vec::new, |packing, mut job| {
+    jobs.into_par_iter().for_each_init(Packing::default, |packing, mut job| {
         deltas.iter().for_each(|deltas| job.add(deltas, packing));
     });
     for deltas in deltas {

@@ -1,11 +1,11 @@
-//! Packed encoders with explicit backward passes: what `motherlode::engine` asks for, on the CPU in f32.
+//! Packed encoders with explicit backward passes: what `motherlode::engine` asks for, on the CPU in f32 or bfloat16.
 //!
 //! Reads encoders from sentence-transformers folders, writes `model.safetensors` and `config.json`: BERT, XLM-RoBERTa,
 //! ModernBERT, and Llama, Mistral, Qwen2 and Qwen3 as encoders. All weights are trained, or low-rank adapters (LoRA),
-//! which are read and written as `peft` does. A batch is cut into spans of whole sequences; one thread takes a span through the network, so that
-//! no token is padded and no thread waits for another inside the forward pass. The vector of a sequence does not
-//! depend on its batch, and no result on the number of threads, bit for bit. There is no autograd: each kernel and
-//! the block written on them have their backward pass beside the forward pass. There is no `unsafe`.
+//! which are read and written as `peft` does. A batch is cut into spans of whole sequences; one thread takes a span
+//! through the network, so that no token is padded and no thread waits for another inside the forward pass. The vector
+//! of a sequence does not depend on its batch, and no result on the number of threads, bit for bit. There is no
+//! autograd: each kernel and the block written on them have their backward pass beside the forward pass.
 //!
 //! From the outside in: `trainer` and `network` (the encoder), `block` (one transformer block), [`kernel`] (slices).
 //! The families differ by data alone: `families` makes a `shape` of a configuration, and `names` has the tensors' names.
@@ -54,7 +54,7 @@ impl Engine for CpuEngine {
     fn encoder(&self, folder: &Path, options: &LoadOptions) -> Result<Box<dyn Encoder>> {
         let folder = ModelFolder::open(folder, options)?;
         let adapters = options.adapter.as_ref().map(|path| peft::read(path, &folder.shape)).transpose()?;
-        Ok(Box::new(CpuEncoder(Network::open(&folder, adapters.as_ref())?)))
+        Ok(Box::new(CpuEncoder(Network::open(&folder, adapters.as_ref(), options.precision)?)))
     }
 
     fn trainable(&self, folder: &Path, options: &LoadOptions) -> Result<Box<dyn Trainable>> {

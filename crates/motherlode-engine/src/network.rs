@@ -2,7 +2,7 @@
 
 use std::sync::Mutex;
 
-use motherlode::engine::{Embeddings, TokenBatch};
+use motherlode::engine::{Embeddings, Precision, TokenBatch};
 use motherlode::{Error, Result};
 use rayon::prelude::*;
 
@@ -12,7 +12,7 @@ use crate::config::ModelFolder;
 use crate::gradient::{Deltas, NormDelta};
 use crate::kernel::dropout::Site;
 use crate::kernel::embedding::Tables;
-use crate::kernel::matrix::Panels;
+use crate::kernel::matrix::{Panels, Unit};
 use crate::kernel::normalise::Normalised;
 use crate::kernel::pooling::Head;
 use crate::kernel::rotary::Rotary;
@@ -32,6 +32,8 @@ pub(crate) struct Network {
     pub(crate) adapters: Option<Adapters>,
     /// One for each θ of the shape.
     rotaries: Vec<Rotary>,
+    /// What computes the products.
+    pub(crate) unit: Unit,
     /// The blocks' matrices, packed for the forward pass.
     panels: Vec<Linears<Panels>>,
     /// Working memory of earlier calls.
@@ -56,23 +58,31 @@ pub(crate) struct SpanMemory {
 }
 
 impl SpanMemory {
+    /// Memory for a pass that keeps nothing.
+    fn passing() -> Self {
+        Self { blocks: vec![Kept::default()], ..Self::default() }
+    }
+
     /// Memory for a pass that keeps the activations of `blocks` blocks.
-    pub(crate) fn new(blocks: usize) -> Self {
-        Self { blocks: (0..blocks).map(|_| Kept::default()).collect(), ..Self::default() }
+    pub(crate) fn keeping(blocks: usize) -> Self {
+        Self { blocks: (0..blocks).map(|_| Kept::for_backward()).collect(), ..Self::default() }
     }
 }
 
 impl Network {
-    /// Reads the weights of `folder`, and merges `merged` into them.
-    pub(crate) fn open(folder: &ModelFolder, merged: Option<&Adapters>) -> Result<Self> {
+    /// Reads the weights of `folder`, merges `merged` into them, and computes in `precision`.
+    pub(crate) fn open(folder: &ModelFolder, merged: Option<&Adapters>, precision: Precision) -> Result<Self> {
         let layout = Layout::new(&folder.shape);
         let mut weights = weights::read(&folder.weights, &layout)?;
         merged.into_iter().for_each(|adapters| adapters.merge(&layout, &mut weights));
-        let shape = folder.shape.clone();
+        let (shape, head, memory) = (folder.shape.clone(), folder.head, Mutex::default());
         let panels = shape.layers.iter().map(|_| Linears::default()).collect();
         let rotaries = shape.thetas.par_iter().map(|theta| Rotary::new(*theta, shape.width, shape.longest)).collect();
-        let memory = Mutex::default();
-        let mut network = Self { shape, head: folder.head, layout, weights, adapters: None, rotaries, panels, memory };
+        let unit = match precision {
+            Precision::F32 => Unit::single(),
+            Precision::Bf16 => Unit::bfloat16(),
+        };
+        let mut network = Self { shape, head, layout, weights, adapters: None, rotaries, unit, panels, memory };
         network.pack();
         Ok(network)
     }
@@ -95,9 +105,9 @@ impl Network {
 
     /// Packs the matrices again, after the weights changed.
     pub(crate) fn pack(&mut self) {
-        let Self { panels, layout, weights, shape, .. } = self;
+        let Self { panels, layout, weights, shape, unit, .. } = self;
         panels.par_iter_mut().enumerate().for_each(|(layer, panels)| {
-            panels.pack_forward(&layout.block(weights, layer), shape);
+            panels.pack_forward(&layout.block(weights, layer), shape, *unit);
         });
     }
 
@@ -117,7 +127,7 @@ impl Network {
 
     fn take_memory(&self) -> SpanMemory {
         let spare = self.memory.lock().expect("no thread panics while it holds the lock").pop();
-        spare.unwrap_or_else(|| SpanMemory::new(1))
+        spare.unwrap_or_else(SpanMemory::passing)
     }
 
     /// The rows of the output that belong to each span.
@@ -181,7 +191,8 @@ impl Network {
             rotary: self.shape.layers[layer].rotary.map(|index| &self.rotaries[index]),
             weights: self.layout.block(&self.weights, layer),
             panels: &panels[layer],
-            adapters: self.adapters.as_ref().map(|adapters| adapters.layer(layer)),
+            adapters: self.adapters.as_ref().map(|adapters| adapters.layer(layer, self.unit)),
+            unit: self.unit,
         }
     }
 

@@ -99,7 +99,7 @@ pub(crate) struct Layer {
 
 impl Norm {
     /// A normalisation with this weight and bias.
-    pub(crate) fn affine<'a>(&self, weight: &'a [f32], bias: &'a [f32]) -> Affine<'a> {
+    pub(crate) fn affine<'a>(self, weight: &'a [f32], bias: &'a [f32]) -> Affine<'a> {
         Affine { kind: self.kind, weight, bias, epsilon: self.epsilon }
     }
 }

@@ -49,7 +49,7 @@ impl CpuTrainable {
     pub(crate) fn open(folder: &Path, options: &LoadOptions) -> Result<Self> {
         let folder = ModelFolder::open(folder, options)?;
         let (merged, adapters) = adapters(&folder, options)?;
-        let mut network = Network::open(&folder, merged.as_ref())?;
+        let mut network = Network::open(&folder, merged.as_ref(), options.precision)?;
         network.adapters = adapters;
         let (layout, _) = network.trained();
         let vocabulary = if network.adapters.is_some() { 0 } else { folder.shape.vocabulary };
@@ -77,9 +77,9 @@ impl CpuTrainable {
     }
 
     fn pack_backward(&mut self) {
-        let Network { layout, weights, shape, .. } = &self.network;
+        let Network { layout, weights, shape, unit, .. } = &self.network;
         self.panels.par_iter_mut().enumerate().for_each(|(layer, panels)| {
-            panels.pack_backward(&layout.block(weights, layer), shape);
+            panels.pack_backward(&layout.block(weights, layer), shape, *unit);
         });
     }
 
@@ -94,7 +94,7 @@ impl CpuTrainable {
         self.network.check(batch)?;
         let spans = Span::cut(batch, self.masks(pass));
         if self.memory.len() < spans.len() {
-            self.memory.resize_with(spans.len(), || SpanMemory::new(self.network.shape.layers.len()));
+            self.memory.resize_with(spans.len(), || SpanMemory::keeping(self.network.shape.layers.len()));
         }
         let mut embeddings = Embeddings::zeros(batch.len(), self.network.shape.hidden);
         let rows = self.network.rows(&spans, embeddings.values_mut());
@@ -161,7 +161,7 @@ impl CpuTrainable {
         }
         let deltas: Vec<_> = self.memory[..spans.len()].iter().map(|memory| &memory.deltas).collect();
         let Network { layout, shape, .. } = &self.network;
-        accumulate(shape, layout.block_mut(&mut self.gradient.values, layer), &deltas);
+        accumulate(shape, &mut layout.block_mut(&mut self.gradient.values, layer), &deltas);
     }
 
     /// Takes the gradient from the first block's input to the embeddings.

@@ -1,20 +1,18 @@
 //! Encoders through the seam: laws that hold for any model, and refusals.
 #![expect(clippy::unwrap_used, reason = "a test stops where something unexpected happens")]
 
-use std::path::Path;
-
-use motherlode::engine::{Encoder, Engine, LoadOptions, TokenBatch};
+use motherlode::engine::{Encoder, Engine, LoadOptions, Precision, TokenBatch};
 use motherlode_engine::CpuEngine;
 use motherlode_engine::tiny::write_tiny_encoder;
 
-fn open(folder: &Path) -> Box<dyn Encoder> {
-    CpuEngine.encoder(folder, &LoadOptions::default()).unwrap()
+fn tiny_in(precision: Precision) -> Box<dyn Encoder> {
+    let folder = tempfile::tempdir().unwrap();
+    write_tiny_encoder(folder.path(), 100, 32, 2, 1).unwrap();
+    CpuEngine.encoder(folder.path(), &LoadOptions { precision, ..LoadOptions::default() }).unwrap()
 }
 
 fn tiny() -> Box<dyn Encoder> {
-    let folder = tempfile::tempdir().unwrap();
-    write_tiny_encoder(folder.path(), 100, 32, 2, 1).unwrap();
-    open(folder.path())
+    tiny_in(Precision::F32)
 }
 
 fn sequence(seed: u32, length: usize) -> Vec<u32> {
@@ -23,14 +21,15 @@ fn sequence(seed: u32, length: usize) -> Vec<u32> {
 
 #[test]
 fn the_vector_of_a_sequence_does_not_depend_on_its_batch() {
-    let encoder = tiny();
     let sequences: Vec<Vec<u32>> = (0..60).map(|seed| sequence(seed, 1 + (seed as usize * 7) % 64)).collect();
-    let together = encoder.encode(&sequences.iter().collect()).unwrap();
-    for (index, sequence) in sequences.iter().enumerate() {
-        let alone = encoder.encode(&[sequence].into_iter().collect()).unwrap();
-        assert_eq!(alone.row(0), together.row(index));
-        let length = alone.row(0).iter().map(|value| value * value).sum::<f32>().sqrt();
-        assert!((length - 1.0).abs() < 1e-5);
+    for encoder in [tiny(), tiny_in(Precision::Bf16)] {
+        let together = encoder.encode(&sequences.iter().collect()).unwrap();
+        for (index, sequence) in sequences.iter().enumerate() {
+            let alone = encoder.encode(&[sequence].into_iter().collect()).unwrap();
+            assert_eq!(alone.row(0), together.row(index));
+            let length = alone.row(0).iter().map(|value| value * value).sum::<f32>().sqrt();
+            assert!((length - 1.0).abs() < 1e-5);
+        }
     }
 }
 

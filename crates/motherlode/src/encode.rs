@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use crate::artefact::{self, Artefact, Draft, Outcome, Recipe, Summary};
 use crate::corpus::{Language, Passage, PassageIndex};
 use crate::dataset::{Dataset, Partition, Split};
-use crate::engine::{Embeddings, Encoder, Engine, LoadOptions, TokenBatch};
+use crate::engine::{Embeddings, Encoder, Engine, LoadOptions, Precision, TokenBatch};
 use crate::error::{Error, Result};
 use crate::mapped::MappedFile;
 use crate::progress::Progress;
@@ -34,6 +34,8 @@ const DIMENSION: &str = "dimension";
 pub struct EncoderConfig {
     /// Keep only the first n layers; all if absent.
     pub layers: Option<usize>,
+    /// What the matrix products are computed in, for encoding and for training: `f32` or `bf16`.
+    pub precision: Precision,
     /// Tokens of a query, special ones included; the rest is cut off.
     pub query_length: usize,
     /// Tokens of a passage.
@@ -50,6 +52,7 @@ impl Default for EncoderConfig {
     fn default() -> Self {
         Self {
             layers: None,
+            precision: Precision::F32,
             query_length: 64,
             passage_length: 256,
             batch_tokens: 8192,
@@ -123,7 +126,8 @@ impl TextEncoder {
     /// Opens the model in `folder`.
     pub fn open(engine: &dyn Engine, folder: &Path, config: &EncoderConfig) -> Result<Self> {
         let input = EncoderInput::open(folder, config)?;
-        let encoder = engine.encoder(folder, &LoadOptions { layers: config.layers, ..LoadOptions::default() })?;
+        let options = LoadOptions { layers: config.layers, precision: config.precision, ..LoadOptions::default() };
+        let encoder = engine.encoder(folder, &options)?;
         Ok(Self { input, encoder, batch_tokens: config.batch_tokens })
     }
 
@@ -508,6 +512,7 @@ pub(crate) mod fixture {
 mod tests {
     use super::fixture::{PASSAGES, WordVectors, dataset, embeddings, english};
     use super::*;
+    use crate::config::{from_table, parse_table};
 
     const ENGINE: WordVectors = WordVectors { seed: 1, dimension: 8 };
 
@@ -573,6 +578,15 @@ mod tests {
         }
         let tokens: TokenBatch = [vec![1, 2]].into_iter().collect();
         assert!(encode_batches(&Broken, &tokens, 10).unwrap_err().to_string().contains("not finite"));
+    }
+
+    #[test]
+    fn the_precision_reads_as_it_is_written_in_a_recipe_and_others_are_refused() {
+        let read = |text: &str| from_table::<EncoderConfig>("encoder", parse_table("recipe", text).unwrap());
+        assert_eq!(read("precision = 'bf16'").unwrap().precision, Precision::Bf16);
+        assert_eq!(read("query_length = 8").unwrap().precision, Precision::F32);
+        let message = read("precision = 'fp8'").unwrap_err().to_string();
+        assert!(message.contains("precision") && message.contains("bf16"), "{message}");
     }
 
     #[test]

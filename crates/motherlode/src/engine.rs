@@ -254,11 +254,25 @@ pub trait Trainable: Encoder {
     fn save(&self, folder: &Path) -> Result<()>;
 }
 
+/// What the operands of an encoder's matrix products are rounded to. Sums, weights in training and all that is not a
+/// matrix product are f32 in any case.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Precision {
+    /// Not at all.
+    #[default]
+    F32,
+    /// bfloat16: several times as fast on a processor that multiplies it, about three digits.
+    Bf16,
+}
+
 /// How an encoder is read from its folder.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct LoadOptions {
     /// Keep only the first n layers: a smaller, weaker encoder.
     pub layers: Option<usize>,
+    /// What its matrix products are computed in.
+    pub precision: Precision,
     /// For training: how the optimiser works, and the seed of the dropout masks.
     pub optimizer: OptimizerConfig,
     /// Seed of everything random in the engine.

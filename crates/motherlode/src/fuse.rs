@@ -4,9 +4,11 @@
 //! like one of `search`. No result depends on the order of the members: they are taken in the order of their names, and the
 //! parts of a score are summed in ascending order.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::artefact::{Artefact, Recipe};
@@ -33,7 +35,7 @@ pub enum Method {
     Concat,
     /// Reciprocal rank fusion: Σ w / (k + rank).
     Rrf,
-    /// Σ w · normalised score over the lists that have the passage.
+    /// Σ w · normalised score over the lists that have the passage; with weights other than 1, ranx's weighted sum.
     Combsum,
 }
 
@@ -134,7 +136,7 @@ pub fn rrf(lists: &[Weighted<'_>], k: f64, depth: usize, id_ranks: &[u32]) -> Ra
 
 /// The sum of normalised scores over the lists that have the passage.
 ///
-/// Source: Fox and Shaw, TREC-2; ranx `comb_sum` with `min_max` or `zmuv`.
+/// Source: Fox and Shaw, TREC-2; ranx `comb_sum` and `wsum` with `min_max` or `zmuv`.
 pub fn combsum(lists: &[Weighted<'_>], normalisation: Normalisation, depth: usize, id_ranks: &[u32]) -> Ranking {
     let parts = lists.iter().flat_map(|list| {
         let (origin, scale) = normalisation.origin_and_scale(list.ranking);
@@ -270,7 +272,7 @@ fn in_order<'a>(inputs: FuseInputs<'a>, config: &FuseConfig) -> Result<Vec<Membe
 
 impl FuseConfig {
     /// What a member counts, given its lists.
-    fn weight(&self, name: &str, lists: impl FnOnce() -> Result<Vec<Ranking>>) -> Result<f64> {
+    fn weight<'a>(&self, name: &str, lists: impl FnOnce() -> Result<Cow<'a, [Ranking]>>) -> Result<f64> {
         let by_hand = self.weights.get(name).copied().unwrap_or(1.0);
         match self.weighting {
             Weighting::Equal => Ok(by_hand),
@@ -296,16 +298,16 @@ fn fuse_runs(inputs: FuseInputs<'_>, config: &FuseConfig, partition: &Partition)
 pub fn fuse_rankings(members: &[(&str, &[Ranking])], config: &FuseConfig, id_ranks: &[u32]) -> Result<Vec<Ranking>> {
     let mut members = members.to_vec();
     members.sort_by_key(|(name, _)| *name);
-    let weight = |(name, rankings): &(&str, &[Ranking])| config.weight(name, || Ok(rankings.to_vec()));
+    let weight = |(name, rankings): &(&str, &[Ranking])| config.weight(name, || Ok(Cow::Borrowed(*rankings)));
     let weights: Vec<f64> = members.iter().map(weight).collect::<Result<_>>()?;
     let fuse_one = |query: usize| {
-        let member = |((_, rankings), weight): (&(&str, &'_ [Ranking]), &f64)| (rankings[query].clone(), *weight);
-        let lists: Vec<(Ranking, f64)> = members.iter().zip(&weights).map(member).collect();
+        let lists = members.iter().zip(&weights);
         let lists: Vec<Weighted<'_>> =
-            lists.iter().map(|(ranking, weight)| Weighted { ranking, weight: *weight }).collect();
+            lists.map(|((_, rankings), weight)| Weighted { ranking: &rankings[query], weight: *weight }).collect();
         fuse_lists(config, &lists, id_ranks)
     };
-    (0..members.first().map_or(0, |(_, rankings)| rankings.len())).map(fuse_one).collect()
+    let queries = members.first().map_or(0, |(_, rankings)| rankings.len());
+    (0..queries).into_par_iter().map(fuse_one).collect()
 }
 
 fn concat(
@@ -349,7 +351,7 @@ pub fn fuse_vectors(
     let mut parts = Vec::with_capacity(members.len());
     for MemberVectors { name, queries, passages } in members.iter().copied() {
         let mut part = exact::Member { queries, passages, weight: 1.0, similarity: Similarity::Cosine };
-        part.weight = config.weight(name, || top_k_of_sum(&[part], search))? as f32;
+        part.weight = config.weight(name, || top_k_of_sum(&[part], search).map(Cow::Owned))? as f32;
         parts.push(part);
     }
     let total: f32 = parts.iter().map(|part| part.weight).sum();
@@ -360,173 +362,4 @@ pub fn fuse_vectors(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::corpus::Corpus;
-    use crate::encode::fixture::{PASSAGES, WordVectors, dataset, embeddings, english};
-    use crate::index::bm25::{self, Bm25Config};
-    use crate::queries::QueryIndex;
-    use crate::search::SearchConfig;
-    use proptest::prelude::*;
-
-    fn list(scores: &[(u32, f32)]) -> Ranking {
-        scores.iter().map(|(passage, score)| Scored { passage: PassageIndex(*passage), score: *score }).collect()
-    }
-
-    fn weighted(ranking: &Ranking, weight: f64) -> Weighted<'_> {
-        Weighted { ranking, weight }
-    }
-
-    fn assert_near(found: &Ranking, expected: &[(u32, f32)]) {
-        assert_eq!(found.len(), expected.len());
-        for (found, (passage, score)) in found.iter().zip(expected) {
-            assert!(found.passage.0 == *passage && (found.score - score).abs() < 1e-6, "{found:?} {expected:?}");
-        }
-    }
-
-    /// Golden, ranx 0.3.21 (`d1` is passage 1, and so on):
-    /// ```python
-    /// from ranx import Run, fuse
-    /// a = {"q": {"d1": 12.5, "d2": 11.0, "d3": 7.25, "d4": 7.0}}
-    /// b = {"q": {"d2": 0.91, "d5": 0.885, "d1": 0.82}}
-    /// fuse([Run(a), Run(b)], norm=None, method="rrf", params={"k": 60})
-    /// fuse([Run(a), Run(b)], norm="min-max", method="sum")
-    /// fuse([Run(a), Run(b)], norm="zmuv", method="sum")
-    /// ```
-    #[test]
-    fn rrf_and_combsum_equal_ranx() {
-        let a = list(&[(1, 12.5), (2, 11.0), (3, 7.25), (4, 7.0)]);
-        let b = list(&[(2, 0.91), (5, 0.885), (1, 0.82)]);
-        let (lists, id_ranks) = ([weighted(&a, 1.0), weighted(&b, 1.0)], [0, 1, 2, 3, 4, 5]);
-        let expected = [(2, 0.032_522_475), (1, 0.032_266_458), (5, 0.016_129_032), (3, 0.015_873_016), (4, 0.015_625)];
-        assert_near(&rrf(&lists, 60.0, 10, &id_ranks), &expected);
-        let expected = [(2, 1.727_272_7), (1, 1.0), (5, 0.722_222_2), (3, 0.045_454_547), (4, 0.0)];
-        assert_near(&combsum(&lists, Normalisation::MinMax, 10, &id_ranks), &expected);
-        let expected = [(2, 1.668_684_6), (5, 0.351_499_82), (1, -0.072_141_39), (3, -0.921_371_7), (4, -1.026_671_3)];
-        assert_near(&combsum(&lists, Normalisation::ZNorm, 10, &id_ranks), &expected);
-        assert_eq!(rrf(&lists, 60.0, 2, &id_ranks).len(), 2);
-    }
-
-    #[test]
-    fn weights_count_and_ties_fall_to_the_higher_id() {
-        let (a, b) = (list(&[(0, 2.0), (1, 1.0)]), list(&[(1, 2.0), (0, 1.0)]));
-        let order = |weight| {
-            let fused = rrf(&[weighted(&a, weight), weighted(&b, 1.0)], 60.0, 10, &[7, 3]);
-            fused.iter().map(|scored| scored.passage.0).collect::<Vec<_>>()
-        };
-        assert_eq!(order(1.0), [0, 1], "a tie: passage 0 has the higher id");
-        assert_eq!(order(0.5), [1, 0]);
-        let constant = list(&[(0, 1.0), (1, 1.0)]);
-        let fused = combsum(&[weighted(&constant, 1.0)], Normalisation::ZNorm, 10, &[7, 3]);
-        assert_near(&fused, &[(0, 0.0), (1, 0.0)]);
-    }
-
-    proptest! {
-        #[test]
-        fn the_order_of_lists_does_not_matter(
-            scores in prop::collection::vec(prop::collection::btree_map(0_u32..30, -5.0_f32..5.0, 0..20), 1..5),
-            shift in 0_usize..4,
-            min_max in any::<bool>(),
-        ) {
-            let id_ranks: Vec<u32> = (0..30).rev().collect();
-            let rankings: Vec<Ranking> = scores
-                .iter()
-                .map(|scores| {
-                    let mut ranking = list(&scores.iter().map(|(p, s)| (*p, *s)).collect::<Vec<_>>());
-                    ranking.sort_by(|a, b| rank_order(a, b, &id_ranks));
-                    ranking
-                })
-                .collect();
-            let mut lists: Vec<Weighted<'_>> =
-                rankings.iter().enumerate().map(|(n, ranking)| weighted(ranking, 0.3 + n as f64)).collect();
-            let normalisation = if min_max { Normalisation::MinMax } else { Normalisation::ZNorm };
-            let before = (rrf(&lists, 60.0, 10, &id_ranks), combsum(&lists, normalisation, 10, &id_ranks));
-            lists.rotate_left(shift % rankings.len());
-            lists.reverse();
-            let after = (rrf(&lists, 60.0, 10, &id_ranks), combsum(&lists, normalisation, 10, &id_ranks));
-            prop_assert_eq!(before, after);
-        }
-    }
-
-    #[test]
-    fn spreads_are_inverted_and_constant_scores_refused() {
-        let rankings = [list(&[(0, 1.0), (1, 3.0)]), list(&[(0, 5.0), (1, 11.0)]), list(&[(0, 9.0)])];
-        assert!((inverse_spread("a", &rankings).unwrap() - 0.5).abs() < 1e-12);
-        assert!(inverse_spread("a", &rankings[2..]).unwrap_err().to_string().contains("`a` do not differ"));
-    }
-
-    const SMALL: WordVectors = WordVectors { seed: 1, dimension: 8 };
-    const LARGE: WordVectors = WordVectors { seed: 2, dimension: 24 };
-
-    /// The weighted mean cosine of every passage with the first query, by hand.
-    fn brute_force(members: &[(&Artefact, f64)], corpus: &Corpus) -> Ranking {
-        let mut scores = vec![0.0; PASSAGES.len()];
-        let total: f64 = members.iter().map(|(_, weight)| weight).sum();
-        for (artefact, weight) in members {
-            let queries = Vectors::open(artefact, &english(), VectorsOf::Queries(Split::Dev)).unwrap();
-            let passages = Vectors::open(artefact, &english(), VectorsOf::Passages).unwrap();
-            for (row, score) in scores.iter_mut().enumerate() {
-                let cosine = Similarity::Cosine.of(queries.matrix().row(0), passages.matrix().row(row));
-                *score += weight * f64::from(cosine) / total;
-            }
-        }
-        let mut ranking = list(&(0..).zip(&scores).map(|(row, score)| (row, *score as f32)).collect::<Vec<_>>());
-        ranking.sort_by(|a, b| rank_order(a, b, &corpus.id_ranks()));
-        ranking
-    }
-
-    #[test]
-    fn concat_is_the_weighted_mean_cosine_over_the_whole_corpus() {
-        let folder = tempfile::tempdir().unwrap();
-        let dataset = dataset(folder.path());
-        let (a, b) = (embeddings(folder.path(), &dataset, &SMALL), embeddings(folder.path(), &dataset, &LARGE));
-        let corpus = &dataset.partitions[0].corpus;
-        let members = [Member { name: "small", artefact: &a }, Member { name: "large", artefact: &b }];
-        let fused = |members: &[Member<'_>], config: &FuseConfig, out: &str| {
-            let inputs = FuseInputs { dataset: &dataset, split: Split::Dev, members };
-            let artefact = fuse(inputs, config, &folder.path().join(out), &Progress::silent()).unwrap();
-            let run = open_run(&artefact, &dataset, &english(), Split::Dev).unwrap();
-            (run.ranking(QueryIndex(0)).to_vec(), artefact.key().to_owned())
-        };
-        let config = FuseConfig { weights: [("large".to_owned(), 3.0)].into(), ..FuseConfig::default() };
-        let found = fused(&members, &config, "a");
-        let expected = brute_force(&[(&a, 1.0), (&b, 3.0)], corpus);
-        assert_near(&found.0, &expected.iter().map(|s| (s.passage.0, s.score)).collect::<Vec<_>>());
-        assert_eq!(fused(&[members[1], members[0]], &config, "b"), found, "members are taken by name");
-        let spread = FuseConfig { weighting: Weighting::InverseSpread, ..FuseConfig::default() };
-        assert_eq!(fused(&members, &spread, "c").0.len(), PASSAGES.len());
-    }
-
-    #[test]
-    fn runs_of_both_kinds_are_fused_and_wrong_members_refused() {
-        let folder = tempfile::tempdir().unwrap();
-        let dataset = dataset(folder.path());
-        let (silent, at) = (Progress::silent(), |name: &str| folder.path().join(name));
-        let vectors = embeddings(folder.path(), &dataset, &SMALL);
-        let index = bm25::index(&dataset, &Bm25Config::default(), &at("index"), &silent).unwrap();
-        let config = SearchConfig::default();
-        let dense = search::dense(&dataset, &vectors, Split::Train, &config, &at("dense"), &silent).unwrap();
-        let lexical = search::lexical(&dataset, &index, Split::Train, &config, &at("lexical"), &silent).unwrap();
-        let run = |members: &[Member<'_>], config: &FuseConfig| {
-            let inputs = FuseInputs { dataset: &dataset, split: Split::Train, members };
-            fuse(inputs, config, &at("fused"), &silent).map_err(|error| error.to_string())
-        };
-        let (a, b) = (Member { name: "dense", artefact: &dense }, Member { name: "bm25", artefact: &lexical });
-        let rrf = FuseConfig { method: Method::Rrf, ..FuseConfig::default() };
-        assert_eq!(run(&[a, b], &rrf).unwrap().summary().counts["rows"], 2 * PASSAGES.len() as u64);
-        assert!(run(&[a, b], &FuseConfig::default()).unwrap_err().contains("expected an artefact of `encode`"));
-        assert!(run(&[a, a], &rrf).unwrap_err().contains("two retrievers are named `dense`"));
-        assert!(run(&[], &rrf).unwrap_err().contains("at least one"));
-        let unknown = FuseConfig { weights: [("x".to_owned(), 1.0)].into(), ..rrf };
-        assert!(run(&[a, b], &unknown).unwrap_err().contains("`fuse.weights.x`"));
-    }
-
-    #[test]
-    fn values_out_of_range_are_refused() {
-        let fails = |config: FuseConfig| config.validate().unwrap_err().to_string();
-        assert!(fails(FuseConfig { depth: 0, ..FuseConfig::default() }).contains("`fuse.depth`"));
-        assert!(fails(FuseConfig { rrf_k: -1.0, ..FuseConfig::default() }).contains("`fuse.rrf_k`"));
-        let weights = [("a".to_owned(), 0.0)].into();
-        assert!(fails(FuseConfig { weights, ..FuseConfig::default() }).contains("`fuse.weights.a`"));
-    }
-}
+mod tests;

@@ -19,8 +19,9 @@ impl MappedFile {
     /// Maps `path`.
     pub fn open(path: &Path) -> Result<Self> {
         let file = File::open(path).map_err(Error::io(path))?;
-        // SAFETY: the file belongs to a finished artefact, which nothing of this program writes again. Someone who
-        // truncates it from outside while it is mapped ends the process by a signal, as with any mapped file.
+        // SAFETY: the file belongs to a finished artefact or is a finished scratch file of a stage, which nothing of this
+        // program writes again. Someone who truncates it from outside while it is mapped ends the process by a signal, as
+        // with any mapped file.
         let map = unsafe { memmap2::Mmap::map(&file) }.map_err(Error::io(path))?;
         Ok(Self { path: path.to_path_buf(), map })
     }

@@ -1,12 +1,14 @@
 //! A run: for every query a ranked list of passages. Also THE tie rule, which every ranking obeys.
 
 use std::cmp::Ordering;
-use std::collections::HashSet;
 use std::io::Write;
 use std::path::Path;
 
+use rayon::prelude::*;
+
 use crate::corpus::{Corpus, PassageIndex};
 use crate::error::{Error, Result};
+use crate::lines::Lines;
 use crate::queries::{Queries, QueryIndex};
 
 /// A passage and its score.
@@ -39,12 +41,10 @@ impl Run {
     ///
     /// A negative zero counts as zero, so that equal scores are ties.
     pub fn new(mut rankings: Vec<Ranking>, id_ranks: &[u32]) -> Self {
-        for ranking in &mut rankings {
-            for scored in ranking.iter_mut() {
-                scored.score += 0.0;
-            }
+        rankings.par_iter_mut().for_each(|ranking| {
+            ranking.iter_mut().for_each(|scored| scored.score += 0.0);
             ranking.sort_unstable_by(|a, b| rank_order(a, b, id_ranks));
-        }
+        });
         Self { rankings }
     }
 
@@ -64,30 +64,17 @@ impl Run {
     /// Another number of columns, an unknown query or passage, a score that is no finite number, a passage twice for a query.
     pub fn read(path: &Path, queries: &Queries, corpus: &Corpus) -> Result<Self> {
         let mut rankings = vec![Ranking::new(); queries.len()];
-        let mut seen = HashSet::new();
-        crate::lines::for_each(path, |number, line| {
-            let fail = |message: String| Error::line(path, number, message);
-            let fields: Vec<&str> = line.split_whitespace().collect();
-            let [query, _, passage, _, score, _] = fields[..] else {
-                return Err(fail(format!(
-                    "expected 6 columns `query-id Q0 passage-id rank score tag`, got {}",
-                    fields.len()
-                )));
-            };
-            let query = queries.find(query).ok_or_else(|| fail(format!("no query has the id `{query}`")))?;
-            let found = corpus.find(passage).ok_or_else(|| fail(format!("no passage has the id `{passage}`")))?;
-            let score: f32 = score
-                .parse()
-                .ok()
-                .filter(|score: &f32| score.is_finite())
-                .ok_or_else(|| fail(format!("expected a finite score, got `{score}`")))?;
-            if !seen.insert((query, found)) {
-                return Err(fail(format!("passage `{passage}` is listed twice for this query; keep one line")));
-            }
-            rankings[query.at()].push(Scored { passage: found, score });
+        crate::lines::for_each_block(path, |first, text| {
+            let parts = crate::lines::parse_parts(path, first, text, |lines| grouped(lines, queries, corpus))?;
+            parts.into_iter().flatten().for_each(|(query, ranking)| rankings[query.at()].extend(ranking));
             Ok(())
         })?;
-        Ok(Self::new(rankings, &corpus.id_ranks()))
+        let run = Self::new(rankings, &corpus.id_ranks());
+        let twice = |(query, ranking): (usize, &Ranking)| Some((QueryIndex(query as u32), repeated(ranking)?));
+        match run.rankings.par_iter().enumerate().find_map_first(twice) {
+            Some((query, passage)) => Err(listed_twice(path, &queries.query(query).id, corpus.id(passage))),
+            None => Ok(run),
+        }
     }
 
     /// Writes a TREC run, queries in input order, ranks from 1; scores so that reading them gives the same f32.
@@ -123,4 +110,151 @@ pub struct RunNames<'a> {
     pub corpus: &'a Corpus,
     /// The last column: the system's name.
     pub tag: &'a str,
+}
+
+/// A line of a TREC run, taken apart.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct RunLine<'a> {
+    /// The query's id.
+    pub query: &'a str,
+    /// The passage's id.
+    pub passage: &'a str,
+    /// The score; finite, and never a negative zero.
+    pub score: f32,
+}
+
+impl<'a> RunLine<'a> {
+    /// Takes `query-id Q0 passage-id rank score tag` apart; an error says what stands there instead.
+    pub fn parse(line: &'a str) -> std::result::Result<Self, String> {
+        let mut fields = line.split_ascii_whitespace();
+        let columns = [(); 6].map(|()| fields.next());
+        let ([Some(query), _, Some(passage), _, Some(score), Some(_)], None) = (columns, fields.next()) else {
+            let count = line.split_ascii_whitespace().count();
+            let remedy = if count == 4 { "is this a qrels file?" } else { "ids and tag must not hold white space" };
+            return Err(format!("expected 6 columns `query-id Q0 passage-id rank score tag`, got {count}; {remedy}"));
+        };
+        let parsed = score.parse().ok().filter(|score: &f32| score.is_finite());
+        let unusable = || format!("expected a finite score, got `{score}`; mend the retriever or remove the line");
+        Ok(Self { query, passage, score: parsed.ok_or_else(unusable)? + 0.0 })
+    }
+}
+
+/// The passages of some lines, those of one query together as long as they follow each other.
+fn grouped(
+    lines: Lines<'_, '_>,
+    queries: &Queries,
+    corpus: &Corpus,
+) -> std::result::Result<Vec<(QueryIndex, Ranking)>, (u64, String)> {
+    let mut groups: Vec<(QueryIndex, Ranking)> = Vec::new();
+    let mut last = "";
+    for (number, line) in lines {
+        let fail = |message: String| (number, message);
+        let RunLine { query, passage, score } = RunLine::parse(line).map_err(fail)?;
+        if groups.is_empty() || query != last {
+            let unknown = || fail(format!("no query has the id `{query}`; run and queries must be of one data set"));
+            groups.push((queries.find(query).ok_or_else(unknown)?, Ranking::new()));
+            last = query;
+        }
+        let unknown = || fail(format!("no passage has the id `{passage}`; run and corpus must be of one data set"));
+        let scored = Scored { passage: corpus.find(passage).ok_or_else(unknown)?, score };
+        groups.last_mut().expect("a group was begun").1.push(scored);
+    }
+    Ok(groups)
+}
+
+/// A passage that stands twice in a ranking.
+fn repeated(ranking: &[Scored]) -> Option<PassageIndex> {
+    let mut passages: Vec<PassageIndex> = ranking.iter().map(|scored| scored.passage).collect();
+    passages.sort_unstable();
+    passages.windows(2).find(|pair| pair[0] == pair[1]).map(|pair| pair[0])
+}
+
+/// The error for a passage that a run lists twice for a query, at the second line.
+pub fn listed_twice(path: &Path, query: &str, passage: &str) -> Error {
+    let (mut seen, mut second) = (0, 0);
+    let counted = crate::lines::for_each(path, |number, line| {
+        let is_pair = RunLine::parse(line).is_ok_and(|line| line.query == query && line.passage == passage);
+        seen += u64::from(is_pair);
+        if is_pair && seen == 2 {
+            second = number;
+        }
+        Ok(())
+    });
+    let message = format!("passage `{passage}` is listed twice for query `{query}`; keep one line");
+    counted.err().unwrap_or_else(|| Error::line(path, second, message))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::corpus::corpus_of;
+    use crate::queries::Query;
+    use proptest::prelude::*;
+
+    fn queries(count: usize) -> Queries {
+        let mut queries = Queries::default();
+        for number in 0..count {
+            queries.push(Query { id: format!("q{number}"), text: "?".to_owned() }).unwrap();
+        }
+        queries
+    }
+
+    fn read(text: &str) -> Result<Run> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.trec");
+        std::fs::write(&path, text).unwrap();
+        Run::read(&path, &queries(2), &corpus_of(&[("a", "", ""), ("b", "", ""), ("c", "", "")]))
+    }
+
+    #[test]
+    fn ranks_are_ignored_and_ties_fall_to_the_higher_id() {
+        let run = read("q1 Q0 a 1 0.5 x\nq1 Q0 b 9 1e0 x\r\n\nq1\tQ0\tc\t3\t0.5\tx\n").unwrap();
+        let order: Vec<u32> = run.ranking(QueryIndex(1)).iter().map(|scored| scored.passage.0).collect();
+        assert_eq!(order, [1, 2, 0]);
+        assert!(run.ranking(QueryIndex(0)).is_empty());
+        let zeros = read("q0 Q0 a 1 0 x\nq0 Q0 b 2 -0 x\n").unwrap();
+        assert_eq!(zeros.ranking(QueryIndex(0))[0].passage, PassageIndex(1), "a negative zero is a zero");
+    }
+
+    #[test]
+    fn bad_lines_are_named_with_a_remedy() {
+        let good = "q0 Q0 a 1 2 x\nq0 Q0 b 2 1 x\n";
+        for (line, expected) in [
+            ("q1 Q0 a 1 2", "x.trec:3: expected 6 columns `query-id Q0 passage-id rank score tag`, got 5; ids"),
+            ("q1 Q0 a 1 2 x y", "got 7; ids and tag must not hold white space"),
+            (
+                "q1 0 a 1",
+                "x.trec:3: expected 6 columns `query-id Q0 passage-id rank score tag`, got 4; is this a qrels",
+            ),
+            ("q1 Q0 a 1 NaN x", "x.trec:3: expected a finite score, got `NaN`; mend the retriever or remove the line"),
+            ("q1 Q0 a 1 1e99 x", "expected a finite score, got `1e99`"),
+            ("q1 Q0 a 1 high x", "expected a finite score, got `high`"),
+            ("q9 Q0 a 1 2 x", "x.trec:3: no query has the id `q9`; run and queries must be of one data set"),
+            ("q1 Q0 z 1 2 x", "x.trec:3: no passage has the id `z`; run and corpus must be of one data set"),
+            ("q0 Q0 a 3 0 x", "x.trec:3: passage `a` is listed twice for query `q0`; keep one line"),
+        ] {
+            let message = read(&format!("{good}{line}\n")).unwrap_err().to_string();
+            assert!(message.contains(expected), "{message}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_written_run_reads_back(scores in prop::collection::btree_map((0_u32..4, 0_u32..30), any::<f32>(), 0..60)) {
+            let names: Vec<String> = (0..30).map(|number| format!("p{number}")).collect();
+            let corpus = corpus_of(&names.iter().map(|id| (id.as_str(), "", "")).collect::<Vec<_>>());
+            let queries = queries(4);
+            let mut rankings = vec![Ranking::new(); 4];
+            for ((query, passage), score) in scores.into_iter().filter(|(_, score)| score.is_finite()) {
+                rankings[query as usize].push(Scored { passage: PassageIndex(passage), score });
+            }
+            let run = Run::new(rankings, &corpus.id_ranks());
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("x.trec");
+            let mut bytes = Vec::new();
+            run.write(&mut bytes, RunNames { path: &path, queries: &queries, corpus: &corpus, tag: "t" }).unwrap();
+            std::fs::write(&path, bytes).unwrap();
+            prop_assert_eq!(Run::read(&path, &queries, &corpus).unwrap(), run);
+        }
+    }
 }

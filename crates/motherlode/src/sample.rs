@@ -1,7 +1,7 @@
 //! Sampling: from qrels, candidates, judgements and supplements to training examples, each negative with its provenance.
 //!
 //! Reads the data set, `LANG.jsonl` of `mine`, and, where there are any, of `judge` and `generate`. Writes
-//! `LANG.train.jsonl` and `LANG.validation.jsonl`. Only queries that were mined become examples. No negative is ever in
+//! `LANG.train.jsonl`, `LANG.validation.jsonl` and `overlaps.jsonl`, the findings of the [`guard`]. Only queries that were mined become examples. No negative is ever in
 //! its example's `relevant`, and none of `unknown` verdict.
 //!
 //! With a judge the negatives are, until there are enough: the first list by rank (judged negatives, human ones, and
@@ -9,13 +9,11 @@
 //! ranks, random passages of the language. Without a judge they are the miner's list as it is.
 
 mod fill;
-mod guard;
+pub mod guard;
 mod material;
 mod tally;
-mod twins;
 mod validation;
 
-use std::collections::BTreeSet;
 use std::path::Path;
 
 use rayon::prelude::*;
@@ -26,13 +24,14 @@ use crate::dataset::{Dataset, Partition, Split};
 use crate::error::{Error, Result};
 use crate::mine::filter::Miner;
 use crate::progress::Progress;
+use crate::text::twins::Twins;
 
 use fill::{Drawn, Rules};
-use twins::Twins;
+use guard::{Finding, Guard};
 
 /// The name of the stage.
 pub const STAGE: &str = "sample";
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// Where a negative came from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -114,17 +113,6 @@ pub enum UnjudgedPolicy {
     Keep,
 }
 
-/// What happens when training data and dev queries overlap.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Guard {
-    /// It is counted in the summary.
-    #[default]
-    Count,
-    /// It is an error.
-    Strict,
-}
-
 /// The knobs of `sample`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -141,7 +129,7 @@ pub struct SampleConfig {
     pub step_negatives: usize,
     /// Share of each language's queries that is set aside for validation, 0 to below 1.
     pub validation_share: f64,
-    /// What happens when training data and dev queries overlap.
+    /// What happens when training data and dev queries overlap, or passages stand under several ids.
     pub guard: Guard,
 }
 
@@ -208,27 +196,31 @@ pub fn sample(
         Outcome::Write(draft) => draft,
     };
     let rules = Rules { config, seed, first: inputs.first as u32, judged: inputs.judgements.is_some() };
-    let mut tally = tally::Tally::default();
+    let (mut tally, mut findings) = (tally::Tally::default(), Vec::new());
     for partition in &inputs.dataset.partitions {
         if !partition.has(Split::Train) || !inputs.candidates.has(&material::file(partition)) {
             continue;
         }
         let drawn = draw_language(inputs, partition, &rules, progress)?;
         tally.add(partition, &drawn, config);
+        findings.extend(drawn.findings.iter().cloned());
         for (name, chosen) in [("train", false), ("validation", true)] {
             let rows = drawn.examples.iter().zip(&drawn.is_validation).filter(|(_, validation)| **validation == chosen);
             let rows = rows.map(|(example, _)| example.named(partition));
             draft.write_lines(&format!("{}.{name}.jsonl", partition.language), rows)?;
         }
     }
-    draft.commit(tally.finish(config)?)
+    let mut summary = tally.finish(config)?;
+    guard::count_or_refuse(&findings, config.guard, STAGE, &mut summary)?;
+    draft.write_lines(guard::FILE, findings)?;
+    draft.commit(summary)
 }
 
 /// The examples of one language and what was seen on the way.
 struct LanguageSample {
     examples: Vec<Drawn>,
     is_validation: Vec<bool>,
-    leaks: guard::Leaks,
+    findings: Vec<Finding>,
     dropped: material::Dropped,
 }
 
@@ -239,9 +231,7 @@ fn draw_language(
     progress: &Progress,
 ) -> Result<LanguageSample> {
     let (queries, dropped) = material::read(inputs, partition, rules)?;
-    let mut texts: BTreeSet<_> = queries.iter().flat_map(material::QueryMaterial::relevant).collect();
-    texts.extend(guard::dev_positives(partition));
-    let twins = Twins::find(&partition.corpus, &texts);
+    let twins = Twins::find(&partition.corpus);
     progress.begin(&format!("sample {}", partition.language), queries.len(), "queries");
     let draw = |query: &material::QueryMaterial| {
         progress.advance(1);
@@ -251,10 +241,10 @@ fn draw_language(
     let positives: Vec<_> = queries.iter().map(|query| query.positives.as_slice()).collect();
     let is_validation =
         validation::choose(&positives, &twins, rules.config.validation_share, rules.seed, &partition.language);
-    let training: Vec<&Drawn> =
-        examples.iter().zip(&is_validation).filter(|(_, validation)| !**validation).map(|(drawn, _)| drawn).collect();
-    let leaks = guard::leaks(partition, &training, &twins);
-    Ok(LanguageSample { examples, is_validation, leaks, dropped })
+    let training = examples.iter().zip(&is_validation).filter(|(_, validation)| !**validation);
+    let training: Vec<guard::Trained> = training.map(|(drawn, _)| drawn.trained(partition)).collect();
+    let findings = guard::findings(partition, &training, &twins)?;
+    Ok(LanguageSample { examples, is_validation, findings, dropped })
 }
 
 fn recipe(inputs: &SampleInputs, config: &SampleConfig, seed: u64) -> Result<Recipe> {
@@ -425,9 +415,16 @@ mod tests {
         let artefact = run(folder.path(), None, &config).unwrap();
         assert_eq!(artefact.summary().counts["leak: dev positives among training positives"], 1);
         assert_eq!(artefact.summary().counts["leak: dev queries equal to train queries"], 1);
+        let listed: Vec<Finding> = artefact.read_lines(guard::FILE).unwrap();
+        let line = |kind| listed.iter().find(|finding| finding.kind == kind).map(|f| (f.id.as_str(), f.with.clone()));
+        assert_eq!(line(guard::Kind::EqualQueries), Some(("d0", vec!["q0".to_owned()])));
+        assert_eq!(line(guard::Kind::PositiveAsPositive), Some(("p0", vec!["q0".to_owned()])));
+        assert_eq!(listed.len(), 2, "{listed:?}");
         let strict = SampleConfig { guard: Guard::Strict, ..config };
         let message = run(folder.path(), None, &strict).unwrap_err().to_string();
-        assert!(message.contains("overlaps with dev") && message.contains("sample.guard"), "{message}");
+        let expected =
+            "en dev query `d0` equals train query `q0`, en dev positive `p0` is a positive of train query `q0`; ";
+        assert!(message.contains(expected) && message.contains("`sample.guard = \"count\"`"), "{message}");
     }
 
     #[test]

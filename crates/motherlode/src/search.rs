@@ -100,7 +100,7 @@ pub fn lexical(
     expect_input(index, &[bm25::STAGE], dataset)?;
     let recipe = recipe("bm25", dataset, split, config)?.input("index", index);
     write_runs(dataset, split, recipe, out, |partition| {
-        let bm25 = Bm25Index::open(&index.path(&bm25::file_name(&partition.language)), &partition.language)?;
+        let bm25 = Bm25Index::open(&index.path(&bm25::file_name(&partition.language)))?;
         let queries = &partition.split(split)?.queries;
         let texts: Vec<&str> = queries.iter().map(|(_, query)| query.text.as_str()).collect();
         let id_ranks = partition.corpus.id_ranks();

@@ -1,14 +1,17 @@
 //! Multi-head attention over sequences laid end to end, forward and backward, one tile of queries at a time.
 //!
 //! The queries of all heads, the keys and the values of all groups of a token stand side by side in one row. Only the
-//! probabilities of one tile exist at a time; backward computes them again.
+//! scores of a few queries of one sequence and head exist at a time; backward computes them again, for a whole tile.
 
 use std::ops::Range;
 
 use super::dropout::{Dropout, Site};
-use super::lanes::{dot, exp, max, sum};
+use super::lanes::{LANES, dot, exp, max, sum};
 use super::mask::Mask;
-use super::matrix::{Panels, Start, View, ViewMut, multiply};
+use super::matrix::{Packing, Panels, Start, Unit, View, ViewMut, multiply};
+
+/// Queries whose scores exist at a time in the forward pass: they stay in the caches from one product to the next.
+const QUERIES: usize = 64;
 
 /// What attention is computed over.
 #[derive(Debug, Clone, Copy)]
@@ -29,6 +32,8 @@ pub struct Attention<'a> {
     pub first_token: usize,
     /// Masks on the probabilities.
     pub dropout: Dropout,
+    /// What computes the products.
+    pub unit: Unit,
 }
 
 /// Working memory.
@@ -36,11 +41,14 @@ pub struct Attention<'a> {
 pub struct Scratch {
     scores: Vec<f32>,
     slopes: Vec<f32>,
+    /// What each query's row of exponentials is multiplied by.
+    shares: Vec<f32>,
+    keys: Panels,
     panels: Panels,
-    packing: Vec<f32>,
+    packing: Packing,
 }
 
-/// Some queries of one sequence and head, and the keys that any of them sees.
+/// Some queries of one sequence and head, all of them if they see all keys, and the keys that any of them sees.
 struct Tile<'a> {
     attention: &'a Attention<'a>,
     /// The tokens of the sequence.
@@ -88,11 +96,17 @@ impl<'a> Attention<'a> {
     /// Shapes: `projected` tokens × (heads + 2 groups) width, `context` tokens × heads · width.
     pub fn forward(&self, projected: &[f32], context: &mut [f32], scratch: &mut Scratch) {
         for tile in self.tiles() {
-            tile.probabilities(projected, scratch);
-            tile.drop(&mut scratch.scores);
-            let Scratch { scores, panels, packing, .. } = scratch;
-            panels.pack(tile.part(projected, Part::Value));
-            multiply(tile.output(context), Start::Zero, tile.matrix(scores), panels, packing);
+            scratch.keys.pack(tile.part(projected, Part::Key).transposed(), self.unit);
+            scratch.panels.pack(tile.part(projected, Part::Value), self.unit);
+            for first in tile.queries.clone().step_by(QUERIES) {
+                let queries = first..tile.queries.end.min(first + QUERIES);
+                tile.exponentials(projected, queries.clone(), scratch);
+                tile.drop(queries.start, &mut scratch.scores);
+                let Scratch { scores, shares, panels, packing, .. } = scratch;
+                let mut context = tile.output(context, queries.start);
+                multiply(context.reborrow(), Start::Zero, tile.rows(scores), panels, packing);
+                context.scale_rows(self.width, shares);
+            }
         }
     }
 
@@ -107,52 +121,73 @@ impl<'a> Attention<'a> {
         out: &mut [f32],
         scratch: &mut Scratch,
     ) {
-        out.fill(0.0);
+        // Otherwise several tiles, or several heads, have a part in the gradient of a key.
+        let alone = self.mask == Mask::NONE && self.groups == self.heads;
+        let start = if alone { Start::Zero } else { Start::Current };
+        if !alone {
+            out.fill(0.0);
+        }
         for tile in self.tiles() {
             tile.probabilities(projected, scratch);
             tile.slopes(projected, context, gradient, scratch);
-            let Scratch { scores, slopes, panels, packing } = scratch;
-            panels.pack(tile.part(projected, Part::Key));
-            multiply(tile.part_mut(out, Part::Query), Start::Zero, tile.matrix(slopes), panels, packing);
-            panels.pack(tile.part(projected, Part::Query));
-            let left = tile.matrix(slopes).transposed();
-            multiply(tile.part_mut(out, Part::Key), Start::Current, left, panels, packing);
-            tile.drop(scores);
-            panels.pack(tile.columns(gradient));
-            let left = tile.matrix(scores).transposed();
-            multiply(tile.part_mut(out, Part::Value), Start::Current, left, panels, packing);
+            let Scratch { scores, slopes, panels, packing, .. } = scratch;
+            panels.pack(tile.part(projected, Part::Key), self.unit);
+            multiply(tile.part_mut(out, Part::Query), Start::Zero, tile.rows(slopes), panels, packing);
+            panels.pack(tile.part(projected, Part::Query), self.unit);
+            multiply(tile.part_mut(out, Part::Key), start, tile.rows(slopes).transposed(), panels, packing);
+            tile.drop(tile.queries.start, scores);
+            panels.pack(tile.columns(gradient), self.unit);
+            multiply(tile.part_mut(out, Part::Value), start, tile.rows(scores).transposed(), panels, packing);
         }
     }
 }
 
 impl Tile<'_> {
-    /// Writes the probabilities, before dropout, to `scratch.scores`: queries × keys.
-    fn probabilities(&self, projected: &[f32], scratch: &mut Scratch) {
-        let keys = self.keys.len();
-        let Scratch { scores, panels, packing, .. } = scratch;
-        scores.resize(self.queries.len() * keys, 0.0);
-        panels.pack(self.part(projected, Part::Key).transposed());
-        multiply(ViewMut::new(scores, keys), Start::Zero, self.part(projected, Part::Query), panels, packing);
-        for (query, row) in self.queries.clone().zip(scores.chunks_exact_mut(keys)) {
-            let seen = self.attention.mask.keys(query, self.tokens.len());
-            let seen = seen.start - self.keys.start..seen.end - self.keys.start;
-            row[..seen.start].fill(0.0);
-            row[seen.end..].fill(0.0);
-            softmax(&mut row[seen], self.attention.scale());
+    /// Writes e to the power of scaled score − greatest scaled score to `scratch.scores`, a row for each of `queries`,
+    /// and 1 / its sum to `scratch.shares`. `scratch.keys` holds the keys; those that a query does not see have 0.
+    fn exponentials(&self, projected: &[f32], queries: Range<usize>, scratch: &mut Scratch) {
+        let (count, stride) = (self.keys.len(), self.stride());
+        let Scratch { scores, shares, keys, packing, .. } = scratch;
+        scores.resize(queries.len() * stride, 0.0);
+        shares.resize(queries.len(), 0.0);
+        let left = self.part(projected, Part::Query).rows(queries.start - self.queries.start, queries.len());
+        multiply(ViewMut::new(scores, stride), Start::Zero, left, keys, packing);
+        self.hide(queries.clone(), scores, f32::NEG_INFINITY);
+        softmax(scores, count, stride, self.attention.scale(), shares);
+        self.hide(queries, scores, 0.0);
+    }
+
+    /// Writes `value` in the place of the keys that a query does not see, to the rows of `queries`.
+    fn hide(&self, queries: Range<usize>, scores: &mut [f32], value: f32) {
+        if self.attention.mask == Mask::NONE {
+            return;
         }
+        for (query, row) in queries.zip(scores.chunks_exact_mut(self.stride())) {
+            let seen = self.attention.mask.keys(query, self.tokens.len());
+            row[..seen.start - self.keys.start].fill(value);
+            row[seen.end - self.keys.start..].fill(value);
+        }
+    }
+
+    /// Writes the probabilities, before dropout, to `scratch.scores`: a row for each query.
+    fn probabilities(&self, projected: &[f32], scratch: &mut Scratch) {
+        scratch.keys.pack(self.part(projected, Part::Key).transposed(), self.attention.unit);
+        self.exponentials(projected, self.queries.clone(), scratch);
+        let Scratch { scores, shares, .. } = scratch;
+        ViewMut::new(scores, self.stride()).scale_rows(self.stride(), shares);
     }
 
     /// Writes ∂loss/∂scores to `scratch.slopes`; `scratch.scores` holds the probabilities P, before dropout.
     ///
     /// With D the row sums of gradient ∘ context, and ∂P the gradient of P: ∂scores = P ∘ (∂P − D) / √width.
     fn slopes(&self, projected: &[f32], context: &[f32], gradient: &[f32], scratch: &mut Scratch) {
-        let keys = self.keys.len();
-        let Scratch { scores, slopes, panels, packing } = scratch;
+        let stride = self.stride();
+        let Scratch { scores, slopes, panels, packing, .. } = scratch;
         slopes.resize(scores.len(), 0.0);
-        panels.pack(self.part(projected, Part::Value).transposed());
-        multiply(ViewMut::new(slopes, keys), Start::Zero, self.columns(gradient), panels, packing);
-        self.drop(slopes);
-        let rows = scores.chunks_exact(keys).zip(slopes.chunks_exact_mut(keys));
+        panels.pack(self.part(projected, Part::Value).transposed(), self.attention.unit);
+        multiply(ViewMut::new(slopes, stride), Start::Zero, self.columns(gradient), panels, packing);
+        self.drop(self.queries.start, slopes);
+        let rows = scores.chunks_exact(stride).zip(slopes.chunks_exact_mut(stride));
         for (query, (probabilities, slopes)) in self.queries.clone().zip(rows) {
             let start = self.start_in_context(query);
             let place = start..start + self.attention.width;
@@ -161,15 +196,21 @@ impl Tile<'_> {
         }
     }
 
-    fn drop(&self, probabilities: &mut [f32]) {
+    /// Applies the masks of the queries from `first` on.
+    fn drop(&self, first: usize, probabilities: &mut [f32]) {
         let site = Site::Probabilities { layer: self.attention.layer, head: self.head };
-        let first = self.attention.first_token + self.tokens.start + self.queries.start;
-        self.attention.dropout.apply(site, first, self.keys.len(), probabilities);
+        let first = self.attention.first_token + self.tokens.start + first;
+        self.attention.dropout.apply(site, first, self.stride(), probabilities);
     }
 
-    /// Queries × keys.
-    fn matrix<'b>(&self, values: &'b [f32]) -> View<'b> {
-        View::new(values, self.keys.len())
+    /// Distance of the rows of scores, which are filled up to whole vector registers.
+    fn stride(&self) -> usize {
+        self.keys.len().next_multiple_of(LANES)
+    }
+
+    /// The rows of scores without what they were filled up with.
+    fn rows<'b>(&self, values: &'b [f32]) -> View<'b> {
+        View::strided(values, values.len() / self.stride(), self.keys.len(), self.stride())
     }
 
     /// Where the first row of a part of the projections begins, and its rows.
@@ -203,22 +244,26 @@ impl Tile<'_> {
         View::strided(&values[self.start_in_context(self.queries.start)..], self.queries.len(), width, heads * width)
     }
 
-    fn output<'b>(&self, context: &'b mut [f32]) -> ViewMut<'b> {
-        let start = self.start_in_context(self.queries.start);
+    /// The context of the queries from `first` on.
+    fn output<'b>(&self, context: &'b mut [f32], first: usize) -> ViewMut<'b> {
+        let start = self.start_in_context(first);
         ViewMut::new(&mut context[start..], self.attention.heads * self.attention.width)
     }
 }
 
 vectorised! {
-    /// Replaces the scores of one query by the softmax of scale × scores.
-    fn softmax<'a>(scores: &'a mut [f32], scale: f32) {
-        let greatest = max(scores);
-        for score in scores.iter_mut() {
-            *score = exp((*score - greatest) * scale);
-        }
-        let share = sum(scores).recip();
-        for score in scores {
-            *score *= share;
+    /// Replaces the first `length` of each row of `stride` scores by e to the power of scale × (score − greatest), what
+    /// follows in the row by almost nothing, and writes 1 / the sum of each row to `shares`.
+    fn softmax<'a>(scores: &'a mut [f32], length: usize, stride: usize, scale: f32, shares: &'a mut [f32]) {
+        for (row, share) in scores.chunks_exact_mut(stride).zip(shares) {
+            row[length..].fill(f32::NEG_INFINITY);
+            let greatest = max(row);
+            for scores in row.as_chunks_mut::<LANES>().0 {
+                for score in scores {
+                    *score = exp((*score - greatest) * scale);
+                }
+            }
+            *share = sum(row).recip();
         }
     }
 }
@@ -226,8 +271,11 @@ vectorised! {
 vectorised! {
     /// Turns the gradient of one row of probabilities, whose mean under them is `mean`, into that of the scores.
     fn softmax_backward<'a>(probabilities: &'a [f32], gradient: &'a mut [f32], mean: f32, scale: f32) {
-        for (gradient, probability) in gradient.iter_mut().zip(probabilities) {
-            *gradient = probability * (*gradient - mean) * scale;
+        let chunks = gradient.as_chunks_mut::<LANES>().0.iter_mut().zip(probabilities.as_chunks::<LANES>().0);
+        for (gradient, probability) in chunks {
+            for (gradient, probability) in gradient.iter_mut().zip(probability) {
+                *gradient = probability * (*gradient - mean) * scale;
+            }
         }
     }
 }
@@ -251,7 +299,8 @@ mod tests {
     ];
 
     fn attention((heads, groups, mask): (usize, usize, Mask), dropout: Dropout) -> Attention<'static> {
-        Attention { heads, groups, width: WIDTH, mask, layer: 1, sequences: &SEQUENCES, first_token: 0, dropout }
+        let (sequences, unit) = (&SEQUENCES, Unit::single());
+        Attention { heads, groups, width: WIDTH, mask, layer: 1, sequences, first_token: 0, dropout, unit }
     }
 
     fn run(attention: &Attention, projected: &[f32]) -> Vec<f32> {
@@ -323,6 +372,7 @@ mod tests {
                 sequences: &sequences,
                 first_token: 0,
                 dropout: Dropout::OFF,
+                unit: Unit::single(),
             };
             let projected = noise(1, length * all.stride());
             let mut context = vec![0.0; length * 2 * WIDTH];

@@ -40,6 +40,19 @@ fn logistic(x: f32) -> f32 {
     (1.0 + exp(-x)).recip()
 }
 
+/// x / (1 + e⁻ˣ).
+#[inline(always)]
+fn silu(x: f32) -> f32 {
+    x * logistic(x)
+}
+
+/// [`silu`] and its slope.
+#[inline(always)]
+fn silu_and_slope(x: f32) -> (f32, f32) {
+    let share = logistic(x);
+    (x * share, share * (1.0 + x * (1.0 - share)))
+}
+
 vectorised! {
     fn forward_gelu<'a>(x: &'a [f32], width: usize, out: &'a mut [f32]) {
         forward_rows(x, width, out, gelu::value);
@@ -48,7 +61,7 @@ vectorised! {
 
 vectorised! {
     fn forward_silu<'a>(x: &'a [f32], width: usize, out: &'a mut [f32]) {
-        forward_rows(x, width, out, |x| x * logistic(x));
+        forward_rows(x, width, out, silu);
     }
 }
 
@@ -64,16 +77,13 @@ fn forward_rows(x: &[f32], width: usize, out: &mut [f32], gate: impl Fn(f32) -> 
 
 vectorised! {
     fn backward_gelu<'a>(x: &'a [f32], width: usize, gradient: &'a [f32], out: &'a mut [f32]) {
-        backward_rows(x, width, gradient, out, |x| (gelu::value(x), gelu::slope(x)));
+        backward_rows(x, width, gradient, out, gelu::value_and_slope);
     }
 }
 
 vectorised! {
     fn backward_silu<'a>(x: &'a [f32], width: usize, gradient: &'a [f32], out: &'a mut [f32]) {
-        backward_rows(x, width, gradient, out, |x| {
-            let share = logistic(x);
-            (x * share, share * (1.0 + x * (1.0 - share)))
-        });
+        backward_rows(x, width, gradient, out, silu_and_slope);
     }
 }
 

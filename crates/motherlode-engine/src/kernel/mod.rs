@@ -1,7 +1,7 @@
 //! Kernels on slices, each on the calling thread: one file for each family, forward and backward together.
 //!
 //! Who calls them decides what runs in parallel. Those where it matters are compiled for several instruction sets, of
-//! which the best is chosen at run time; none holds `unsafe`.
+//! which the best is chosen at run time; `tiles` alone holds `unsafe`.
 
 /// Defines a function whose body is compiled for each instruction set that `pulp` knows, and chosen at run time.
 ///
@@ -31,6 +31,7 @@ macro_rules! vectorised {
 
 pub mod adamw;
 pub mod attention;
+mod bfloat16;
 pub mod dropout;
 pub mod embedding;
 pub mod gated;
@@ -39,7 +40,10 @@ pub mod lanes;
 pub mod mask;
 pub mod matrix;
 pub mod normalise;
+mod operand;
 pub mod pooling;
 pub mod rotary;
 #[cfg(test)]
 pub(crate) mod testing;
+#[cfg(target_arch = "x86_64")]
+mod tiles;

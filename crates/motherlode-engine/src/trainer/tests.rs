@@ -2,10 +2,11 @@
 
 use std::fs;
 
-use motherlode::engine::OptimizerConfig;
+use motherlode::engine::{OptimizerConfig, Precision};
 use rand::RngExt;
 
 use super::*;
+use crate::kernel::lanes::dot;
 use crate::kernel::testing::{assert_close, noise};
 use crate::tiny::write_tiny_encoder;
 
@@ -20,6 +21,12 @@ fn tiny_with(optimizer: OptimizerConfig) -> CpuTrainable {
     let folder = tempfile::tempdir().unwrap();
     write_tiny_encoder(folder.path(), 50, 16, 2, 3).unwrap();
     open(folder.path(), optimizer)
+}
+
+fn tiny_in(precision: Precision, optimizer: OptimizerConfig) -> CpuTrainable {
+    let folder = tempfile::tempdir().unwrap();
+    write_tiny_encoder(folder.path(), 50, 16, 2, 3).unwrap();
+    CpuTrainable::open(folder.path(), &LoadOptions { optimizer, precision, seed: 5, ..Default::default() }).unwrap()
 }
 
 fn tiny() -> CpuTrainable {
@@ -142,16 +149,38 @@ fn the_gradients_of_chunks_add_up_to_that_of_the_undivided_batch() {
 
 #[test]
 fn results_do_not_depend_on_the_number_of_threads() {
-    let run = |threads: usize| {
+    let run = |threads: usize, precision: Precision| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
         pool.install(|| {
-            let mut trainable = tiny_with(dropping());
+            let mut trainable = tiny_in(precision, dropping());
             let reports: Vec<_> = (0..3).map(|step| train_step(&mut trainable, step)).collect();
             (reports, state(&trainable), trainable.encode(&batch(1, 30)).unwrap())
         })
     };
-    let one = run(1);
-    assert!(one == run(2) && one == run(5));
+    for precision in [Precision::F32, Precision::Bf16] {
+        let one = run(1, precision);
+        assert!(one == run(2, precision) && one == run(5, precision));
+    }
+}
+
+#[test]
+fn bfloat16_gives_nearly_the_vectors_and_gradients_of_f32() {
+    let (batch, optimizer) = (batch(1, 20), dropping());
+    let run = |precision: Precision| {
+        let mut trainable = tiny_in(precision, optimizer.clone());
+        let vectors = trainable.forward(&batch, FIRST).unwrap();
+        trainable.backward(&batch, &upstream(2, &batch), FIRST).unwrap();
+        (vectors, trainable)
+    };
+    let ((vectors, single), (near, half)) = (run(Precision::F32), run(Precision::Bf16));
+    assert_ne!(vectors, near);
+    assert_close(vectors.values(), near.values(), 2e-2);
+    let tensors = single.network.layout.tensors.iter();
+    for tensor in tensors.filter(|tensor| !tensor.name.ends_with("key.bias")) {
+        let [exact, near] = [&single, &half].map(|trainable| &trainable.gradient.values[tensor.place.clone()]);
+        let cosine = dot(exact, near) / (dot(exact, exact) * dot(near, near)).sqrt();
+        assert!(cosine > 0.999, "{}: cosine {cosine}", tensor.name);
+    }
 }
 
 #[test]

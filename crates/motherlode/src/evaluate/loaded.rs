@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::compare::{System, Target};
+use super::compare::{System, Target, Unjudged};
 use super::significance::mean;
-use super::{Judgements, MeasureTable, QueryMeasures};
+use super::{Judgements, MeasureTable, Pool, QueryMeasures};
 use crate::artefact::Artefact;
 use crate::corpus::Language;
 use crate::dataset::Split;
@@ -77,8 +77,23 @@ impl ScoredSystem {
         self.seeds.len()
     }
 
-    pub(super) fn split(&self) -> Split {
+    pub(super) fn split(&self) -> Option<Split> {
         self.first().table.split
+    }
+
+    pub(super) fn pools(&self) -> BTreeMap<Language, Pool> {
+        self.first().table.pools()
+    }
+
+    /// Unjudged passages among the first 10, averaged over the seeds.
+    pub(super) fn unjudged(&self) -> Unjudged {
+        let of = |language: &Language| {
+            let seeds = self.seeds.iter().map(|seed| seed.table.languages[language].unjudged_at_10);
+            (language.clone(), mean(&seeds.collect::<Vec<f64>>()))
+        };
+        let languages: BTreeMap<Language, f64> = self.first().table.languages.keys().map(of).collect();
+        let macro_mean = mean(&languages.values().copied().collect::<Vec<f64>>());
+        Unjudged { name: self.name.clone(), languages, macro_mean }
     }
 
     /// Everything that at least one language was measured by, against the qrels first.
@@ -130,13 +145,16 @@ fn value(row: &QueryMeasures, target: Target) -> f64 {
     row.values(target.judgements).and_then(|values| values.get(&target.measure)).copied().unwrap_or(0.0)
 }
 
-/// Checks that two evaluations can be compared: `names` are theirs, for the message.
+/// Checks that two evaluations can be compared: `names` are theirs, for the message. What an evaluation of files alone
+/// does not know is not compared.
 fn expect_alike(seed: &Seed, other: &Seed, names: (&str, &str)) -> Result<()> {
     let (name, other_name) = names;
     let (table, other_table) = (&seed.table, &other.table);
     let differ = |what: String| Err(Error::data(format!("{name} and {other_name} cannot be compared: {what}")));
-    if table.split != other_table.split {
-        return differ(format!("one was scored on {}, the other on {}", table.split.name(), other_table.split.name()));
+    if let (Some(one), Some(two)) = (table.split, other_table.split)
+        && one != two
+    {
+        return differ(format!("one was scored on {}, the other on {}", one.name(), two.name()));
     }
     if table.complete != other_table.complete {
         return differ("only one counts queries without a ranking; evaluate both with the same `complete`".to_owned());
@@ -153,9 +171,10 @@ fn expect_alike(seed: &Seed, other: &Seed, names: (&str, &str)) -> Result<()> {
         if seed.targets(language) != other.targets(language) {
             return differ(format!("they have other measures for {language}; evaluate both with the same ones"));
         }
-        let passages = (table.languages[language].passages, other_table.languages[language].passages);
-        if passages.0 != passages.1 {
-            let (one, two) = passages;
+        let passages = [table, other_table].map(|table| table.languages[language].pool.passages);
+        if let [Some(one), Some(two)] = passages
+            && one != two
+        {
             return differ(format!("the {language} corpus of one has {one} passages, that of the other {two}"));
         }
     }

@@ -297,7 +297,7 @@ mod tests {
 
     #[test]
     fn every_query_has_trec_evals_values() {
-        for case in (0..4).map(case) {
+        for case in (0..6).map(case) {
             let rows = measured(&case);
             for (query, expected) in case.expected["per_query"].as_object().unwrap() {
                 for (measure, value) in &rows[query] {
@@ -309,7 +309,7 @@ mod tests {
 
     #[test]
     fn means_are_trec_evals_with_and_without_c() {
-        for case in (0..4).map(case) {
+        for case in (0..6).map(case) {
             let rows = measured(&case);
             let found = rows
                 .iter()

@@ -1,13 +1,15 @@
 //! Evaluation: measures equal to `trec_eval`'s, and tests of whether a difference is one.
 //!
-//! [`evaluate`] reads a data set and a run (`LANG.SPLIT.trec`) and writes `LANG.jsonl`, a [`QueryMeasures`] a line, and
-//! `measures.json`, a [`MeasureTable`]. [`compare()`] reads such artefacts and writes a [`Comparison`]. A query is scored
-//! if people judged any passage for it. Neither ranks anything: `search` and `fuse` do.
+//! [`evaluate`] reads a data set and a run (`LANG.SPLIT.trec`) and writes `LANG.jsonl`, a [`QueryMeasures`] a line,
+//! `measures.json`, a [`MeasureTable`], and `overlaps.jsonl`, what the guard of `sample` finds. [`files`] does the same
+//! for run and qrels files alone. [`compare()`] reads such artefacts and writes a [`Comparison`]. A query is scored if
+//! people judged any passage for it. Nothing here ranks: `search` and `fuse` do.
 //!
 //! *Errors*: a run of another stage or without a language of the data set; a line that is no line of a run or of the
-//! truth; queries on which the model was selected; systems that were scored on different queries.
+//! truth; queries on which the model was selected; a pool smaller than the declared corpus; with `guard = "strict"` an
+//! overlap; systems that were scored on different queries.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::path::Path;
 
@@ -15,19 +17,23 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::artefact::{self, Artefact, Outcome, Recipe, Summary};
-use crate::corpus::Language;
+use crate::corpus::{Language, PassageIndex};
 use crate::dataset::{Dataset, Partition, Split};
 use crate::error::{Error, Result};
+use crate::fuse;
 use crate::progress::Progress;
 use crate::qrels::Qrels;
 use crate::queries::QueryIndex;
 use crate::run::Run;
+use crate::sample::guard::{self as overlap, Guard};
+use crate::search::{self, run_file};
 
 pub mod compare;
 pub mod files;
 mod guard;
 mod loaded;
 pub mod measures;
+pub mod pool;
 mod render;
 pub mod significance;
 mod table;
@@ -37,12 +43,13 @@ mod truth;
 
 pub use compare::{CompareConfig, Comparison, System, compare};
 pub use measures::{Graded, Measure};
-pub use table::{Judgements, LanguageMeasures, MeasureTable, QueryMeasures, Values};
+pub use pool::{Collection, Pool};
+pub use table::{Judgements, LanguageMeasures, MeasureTable, Measurements, QueryMeasures, Values};
 
 /// The name of the stage.
 pub const STAGE: &str = "evaluate";
 
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// How runs are measured.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -52,13 +59,29 @@ pub struct EvaluateConfig {
     pub measures: Vec<Measure>,
     /// Judged queries without a ranking count 0, as with `trec_eval -c`; otherwise they are left out of the means.
     pub complete: bool,
+    /// The collection whose whole corpus is declared to be ranked.
+    pub collection: Option<Collection>,
+    /// Passages of the declared corpus by language, where it is no such collection; these numbers win.
+    pub corpus_passages: BTreeMap<Language, usize>,
+    /// Whether a corpus smaller than the declared one is scored all the same; the result is labelled.
+    pub reduced_pool: bool,
+    /// What happens when dev and train queries overlap, dev positives were trained on, or passages stand under several
+    /// ids.
+    pub guard: Guard,
 }
 
 impl Default for EvaluateConfig {
     fn default() -> Self {
         let measures =
             vec![Measure::Ndcg(10), Measure::Recall(100), Measure::ReciprocalRank(10), Measure::AveragePrecision];
-        Self { measures, complete: true }
+        Self {
+            measures,
+            complete: true,
+            collection: None,
+            corpus_passages: BTreeMap::new(),
+            reduced_pool: false,
+            guard: Guard::default(),
+        }
     }
 }
 
@@ -85,8 +108,8 @@ pub struct EvaluateInputs<'a> {
     pub run: &'a Artefact,
     /// Whose queries are scored.
     pub split: Split,
-    /// Languages and ids of the queries on which the model was selected; empty where none was.
-    pub selection: &'a [(Language, String)],
+    /// The artefact of `sample` on which the model was trained and selected; none where it was not tuned here.
+    pub examples: Option<&'a Artefact>,
     /// A table of every relevant pair, `language, split, query id, passage id, labelled | hidden`, with tabs between:
     /// gives a second set of measures. Only made data sets have one.
     pub truth: Option<&'a Path>,
@@ -104,46 +127,87 @@ pub fn evaluate(
 ) -> Result<Artefact> {
     config.validate()?;
     let partitions = scored_partitions(inputs)?;
+    config.check_pool(partitions.iter().copied())?;
     for partition in &partitions {
-        guard::refuse_selected(partition, inputs.split, inputs.selection)?;
+        guard::refuse_selected(partition, inputs.split, inputs.examples)?;
     }
     let mut draft = match artefact::draft(out, recipe(inputs, config)?)? {
         Outcome::UpToDate(artefact) => return Ok(artefact),
         Outcome::Write(draft) => draft,
     };
+    let mut summary = Summary::default();
+    let findings = guard::findings(&partitions, inputs)?;
+    overlap::count_or_refuse(&findings, config.guard, STAGE, &mut summary)?;
+    draft.write_lines(overlap::FILE, findings)?;
     let mut truth = inputs.truth.map(|path| truth::read(path, &partitions, inputs.split)).transpose()?;
     progress.begin("evaluate", partitions.len(), "languages");
-    let (mut summary, mut languages) = (Summary::default(), BTreeMap::new());
+    let mut measured = Measured::default();
     for partition in partitions {
         let truth = truth.as_mut().and_then(|truth| truth.remove(&partition.language));
-        let scored = ScoredLanguage::measure(inputs, config, partition, truth.as_ref())?;
-        scored.summarise(&mut summary);
-        if !scored.rows.is_empty() {
-            draft.write_lines(&format!("{}.jsonl", partition.language), &scored.rows)?;
-            languages.insert(partition.language.clone(), scored.means());
-        }
+        measure(inputs, config, partition, truth.as_ref(), &mut measured, &mut summary)?;
         progress.advance(1);
     }
     for partition in &inputs.dataset.partitions {
-        if partition.has(inputs.split) && !languages.contains_key(&partition.language) {
+        if partition.has(inputs.split) && !measured.languages.contains_key(&partition.language) {
             summary.note(format!("{}: not scored; no mean counts it", partition.language));
         }
     }
-    finish(draft, summary, &MeasureTable::new(inputs.split, config.complete, languages))
+    measured.commit(draft, summary, Some(inputs.split), config)
 }
 
-fn finish(mut draft: artefact::Draft, mut summary: Summary, table: &MeasureTable) -> Result<Artefact> {
-    if table.languages.is_empty() {
-        return Err(Error::data(format!("no {} query was judged; there is nothing to measure", table.split.name())));
+/// Languages that were measured.
+#[derive(Default)]
+struct Measured {
+    languages: BTreeMap<Language, (Pool, Vec<QueryMeasures>)>,
+}
+
+impl Measured {
+    /// Takes the queries of a language, and counts them.
+    fn add(&mut self, language: &Language, pool: Pool, rows: Vec<QueryMeasures>, summary: &mut Summary) {
+        summary.count("queries", rows.len());
+        summary.count("queries without a ranking", rows.iter().filter(|row| row.retrieved == 0).count());
+        summary.count("unjudged passages among the first 10", rows.iter().map(|row| row.unjudged).sum());
+        if !rows.is_empty() {
+            self.languages.insert(language.clone(), (pool, rows));
+        }
     }
-    for (measure, value) in &table.mean {
-        summary.value(format!("macro mean {measure}"), *value);
+
+    fn table(&self, split: Option<Split>, config: &EvaluateConfig) -> Result<MeasureTable> {
+        if self.languages.is_empty() {
+            let message =
+                "no query to be scored was judged; there is nothing to measure. Do run and qrels belong together?";
+            return Err(Error::data(message));
+        }
+        let means = |(language, (pool, rows)): (&Language, &(Pool, Vec<QueryMeasures>))| {
+            (language.clone(), LanguageMeasures::new(*pool, rows))
+        };
+        Ok(MeasureTable::new(split, config.complete, self.languages.iter().map(means).collect()))
     }
-    for (measure, value) in table.truth.iter().flatten() {
-        summary.value(format!("macro mean {measure} against truth"), *value);
+
+    fn commit(
+        self,
+        mut draft: artefact::Draft,
+        mut summary: Summary,
+        split: Option<Split>,
+        config: &EvaluateConfig,
+    ) -> Result<Artefact> {
+        let table = self.table(split, config)?;
+        for (language, (_, rows)) in self.languages {
+            draft.write_lines(&format!("{language}.jsonl"), &rows)?;
+        }
+        for (measure, value) in &table.mean {
+            summary.value(format!("macro mean {measure}"), *value);
+        }
+        for (measure, value) in table.truth.iter().flatten() {
+            summary.value(format!("macro mean {measure} against truth"), *value);
+        }
+        summary.value("macro mean of unjudged passages among the first 10", table.unjudged_at_10);
+        if let Some(label) = pool::label(&table.pools()) {
+            summary.note(label);
+        }
+        write_json(&mut draft, MeasureTable::FILE, &table)?;
+        draft.commit(summary)
     }
-    write_json(&mut draft, MeasureTable::FILE, table)?;
-    draft.commit(summary)
 }
 
 /// Writes one value as readable JSON into a draft.
@@ -160,6 +224,7 @@ fn recipe(inputs: &EvaluateInputs<'_>, config: &EvaluateConfig) -> Result<Recipe
     let config = serde_json::json!({ "evaluate": config, "split": inputs.split });
     let recipe =
         Recipe::new(STAGE, FORMAT, &config)?.input_key("dataset", &inputs.dataset.key).input("run", inputs.run);
+    let recipe = inputs.examples.into_iter().fold(recipe, |recipe, examples| recipe.input("examples", examples));
     match inputs.truth {
         Some(path) => Ok(recipe.input_key("truth", &artefact::hash_file(path)?)),
         None => Ok(recipe),
@@ -169,7 +234,7 @@ fn recipe(inputs: &EvaluateInputs<'_>, config: &EvaluateConfig) -> Result<Recipe
 /// The partitions that the run has a ranking file for; all of them belong to the data set.
 fn scored_partitions<'a>(inputs: &EvaluateInputs<'a>) -> Result<Vec<&'a Partition>> {
     let manifest = inputs.run.manifest();
-    if !["search", "fuse"].contains(&manifest.stage.as_str()) {
+    if ![search::STAGE, fuse::STAGE].contains(&manifest.stage.as_str()) {
         let message = format!("expected an artefact of `search` or `fuse`, this one is of `{}`", manifest.stage);
         return Err(Error::file(inputs.run.folder(), message));
     }
@@ -187,73 +252,57 @@ fn scored_partitions<'a>(inputs: &EvaluateInputs<'a>) -> Result<Vec<&'a Partitio
     Ok(partitions)
 }
 
-/// One language with its queries measured.
-struct ScoredLanguage<'a> {
-    partition: &'a Partition,
-    rows: Vec<QueryMeasures>,
-    notes: Vec<String>,
-    repeated: usize,
+/// Measures the queries of one language.
+fn measure(
+    inputs: &EvaluateInputs<'_>,
+    config: &EvaluateConfig,
+    partition: &Partition,
+    truth: Option<&Qrels>,
+    measured: &mut Measured,
+    summary: &mut Summary,
+) -> Result<()> {
+    let judged = partition.split(inputs.split)?;
+    let path = inputs.run.path(&run_file(&partition.language, inputs.split));
+    let run = Run::read(&path, &judged.queries, &partition.corpus)?;
+    let measures = meaningful(config, partition, &run, summary);
+    let scorer = Scorer { run: &run, qrels: &judged.qrels, truth, measures: &measures };
+    let counts = |index: QueryIndex| {
+        !judged.qrels.judged(index).is_empty() && (config.complete || !run.ranking(index).is_empty())
+    };
+    let queries: Vec<(QueryIndex, &str)> =
+        judged.queries.iter().map(|(index, query)| (index, query.id.as_str())).collect();
+    let scored = queries.par_iter().filter(|(index, _)| counts(*index));
+    let rows = scored.map(|(index, id)| scorer.query(*index, id)).collect();
+    if let Some(note) = judged_pool(partition, &judged.qrels) {
+        summary.note(note);
+    }
+    measured.add(&partition.language, config.pool(partition), rows, summary);
+    Ok(())
 }
 
-impl<'a> ScoredLanguage<'a> {
-    fn measure(
-        inputs: &EvaluateInputs<'_>,
-        config: &EvaluateConfig,
-        partition: &'a Partition,
-        truth: Option<&Qrels>,
-    ) -> Result<Self> {
-        let judged = partition.split(inputs.split)?;
-        let path = inputs.run.path(&format!("{}.{}.trec", partition.language, inputs.split.name()));
-        let run = Run::read(&path, &judged.queries, &partition.corpus)?;
-        let mut notes = Vec::new();
-        let measures = meaningful(config, partition, &run, &mut notes);
-        let scorer = Scorer { run: &run, qrels: &judged.qrels, truth, measures: &measures };
-        let queries: Vec<(QueryIndex, &str)> =
-            judged.queries.iter().map(|(index, query)| (index, query.id.as_str())).collect();
-        let counts = |index: QueryIndex| {
-            !judged.qrels.judged(index).is_empty() && (config.complete || !run.ranking(index).is_empty())
-        };
-        let scored = queries.par_iter().filter(|(index, _)| counts(*index));
-        let rows = scored.map(|(index, id)| scorer.query(*index, id)).collect();
-        Ok(Self { partition, rows, notes, repeated: guard::repeated_queries(partition, inputs.split)?.len() })
-    }
-
-    fn summarise(&self, summary: &mut Summary) {
-        summary.count("queries", self.rows.len());
-        summary.count("queries without a ranking", self.rows.iter().filter(|row| row.retrieved == 0).count());
-        summary.count("queries whose text another split asks too", self.repeated);
-        for note in &self.notes {
-            summary.note(note.clone());
-        }
-    }
-
-    fn means(&self) -> LanguageMeasures {
-        let found: Vec<&QueryMeasures> = self.rows.iter().filter(|row| row.retrieved > 0).collect();
-        let unjudged: usize = found.iter().map(|row| row.unjudged).sum();
-        let truth: Option<Vec<&Values>> = self.rows.iter().map(|row| row.truth.as_ref()).collect();
-        LanguageMeasures {
-            passages: self.partition.corpus.len(),
-            queries: self.rows.len(),
-            found: found.len(),
-            unjudged_at_10: if found.is_empty() { 0.0 } else { unjudged as f64 / found.len() as f64 },
-            mean: table::mean_of_values(self.rows.iter().map(|row| &row.values)),
-            truth: truth.map(table::mean_of_values),
-        }
-    }
+/// A remark where at least half of the corpus is judged: such a pool holds few passages that only look relevant.
+fn judged_pool(partition: &Partition, qrels: &Qrels) -> Option<String> {
+    let queries = (0..qrels.queries() as u32).map(QueryIndex);
+    let judged: BTreeSet<PassageIndex> = queries.flat_map(|query| qrels.judged(query).keys().copied()).collect();
+    let (judged, passages) = (judged.len(), partition.corpus.len());
+    (2 * judged >= passages).then(|| {
+        let language = &partition.language;
+        format!("{language}: {judged} of {passages} passages are judged; over a whole corpus scores would be lower")
+    })
 }
 
 /// The configured measures without those that say nothing of a corpus this small; notes say which.
-fn meaningful(config: &EvaluateConfig, partition: &Partition, run: &Run, notes: &mut Vec<String>) -> Vec<Measure> {
+fn meaningful(config: &EvaluateConfig, partition: &Partition, run: &Run, summary: &mut Summary) -> Vec<Measure> {
     let (passages, language) = (partition.corpus.len(), &partition.language);
     let depth = run.rankings().iter().map(Vec::len).max().unwrap_or(0);
     let mut keep = |measure: &Measure| {
         let Measure::Recall(k) = *measure else { return true };
         if 4 * k > passages {
-            notes.push(format!("{language}: {measure} is left out, {k} is over a quarter of {passages} passages"));
+            summary.note(format!("{language}: {measure} is left out, {k} is over a quarter of {passages} passages"));
             return false;
         }
         if depth < k {
-            notes.push(format!("{language}: {measure} is measured on a run that is only {depth} deep"));
+            summary.note(format!("{language}: {measure} is measured on a run that is only {depth} deep"));
         }
         true
     };
@@ -272,147 +321,10 @@ impl Scorer<'_> {
     fn query(&self, index: QueryIndex, id: &str) -> QueryMeasures {
         let ranking = self.run.ranking(index);
         let graded = Graded::new(ranking, self.qrels.judged(index));
-        QueryMeasures {
-            query: id.to_owned(),
-            retrieved: ranking.len(),
-            unjudged: graded.unjudged(10),
-            values: graded.values(self.measures),
-            truth: self.truth.map(|truth| Graded::new(ranking, truth.judged(index)).values(self.measures)),
-        }
+        let truth = self.truth.map(|truth| Graded::new(ranking, truth.judged(index)).values(self.measures));
+        QueryMeasures { truth, ..QueryMeasures::new(id, &graded, self.measures) }
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::testing::{Language as Made, dataset, run};
-    use super::*;
-
-    const SWAHILI: Made<'_> = Made {
-        tag: "sw",
-        passages: 40,
-        train: "t1\tSwali la kwanza\n",
-        dev: "q1\tswali  la kwanza\nq2\tb\nq3\tc\nq4\td\n",
-        qrels: "q1 Q0 p1 1\nq1 Q0 p2 0\nq2 Q0 p3 1\nq3 Q0 p5 1\n",
-    };
-
-    fn ranked() -> Vec<(&'static str, String)> {
-        let sw = "q1 Q0 p0 1 3 x\nq1 Q0 p1 2 2 x\nq2 Q0 p3 1 1 x\nq4 Q0 p3 1 1 x\n";
-        vec![("sw.dev.trec", sw.to_owned())]
-    }
-
-    fn scored(change: impl FnOnce(&mut EvaluateInputs<'_>), config: &EvaluateConfig) -> Result<MeasureTable> {
-        let folder = tempfile::tempdir().unwrap();
-        let (data, run) = (dataset(folder.path(), &[SWAHILI]), run(folder.path(), "run", &ranked()));
-        let mut inputs = EvaluateInputs { dataset: &data, run: &run, split: Split::Dev, selection: &[], truth: None };
-        change(&mut inputs);
-        let artefact = evaluate(&inputs, config, &folder.path().join("out"), &Progress::silent())?;
-        MeasureTable::read(&artefact)
-    }
-
-    fn config(measures: &[&str], complete: bool) -> EvaluateConfig {
-        EvaluateConfig { measures: measures.iter().map(|name| name.parse().unwrap()).collect(), complete }
-    }
-
-    fn close(value: f64, expected: f64) {
-        assert!((value - expected).abs() < 1e-12, "{value} is not {expected}");
-    }
-
-    #[test]
-    fn means_count_judged_queries_with_and_without_a_ranking() {
-        let language = Language::new("sw").unwrap();
-        let table = scored(|_| (), &config(&["MRR@10", "Recall@10", "Recall@11"], true)).unwrap();
-        let sw = &table.languages[&language];
-        assert_eq!((sw.queries, sw.found, sw.passages), (3, 2, 40));
-        close(sw.mean[&Measure::ReciprocalRank(10)], 0.5);
-        close(sw.unjudged_at_10, 0.5);
-        assert!(!sw.mean.contains_key(&Measure::Recall(11)), "more than a quarter of the corpus");
-        close(table.mean[&Measure::Recall(10)], 2.0 / 3.0);
-        let table = scored(|_| (), &config(&["MRR@10"], false)).unwrap();
-        close(table.languages[&language].mean[&Measure::ReciprocalRank(10)], 0.75);
-    }
-
-    #[test]
-    fn the_summary_counts_and_notes() {
-        let folder = tempfile::tempdir().unwrap();
-        let other = Made { tag: "te", ..SWAHILI };
-        let (data, run) = (dataset(folder.path(), &[SWAHILI, other]), run(folder.path(), "run", &ranked()));
-        let inputs = EvaluateInputs { dataset: &data, run: &run, split: Split::Dev, selection: &[], truth: None };
-        let out = folder.path().join("out");
-        let artefact = evaluate(&inputs, &EvaluateConfig::default(), &out, &Progress::silent()).unwrap();
-        let counts = &artefact.summary().counts;
-        assert_eq!(counts["queries"], 3);
-        assert_eq!(counts["queries without a ranking"], 1);
-        assert_eq!(counts["queries whose text another split asks too"], 1);
-        let notes = artefact.summary().notes.join("\n");
-        assert!(notes.contains("sw: Recall@100 is left out") && notes.contains("te: not scored"), "{notes}");
-        let rows = QueryMeasures::read(&artefact, &Language::new("sw").unwrap()).unwrap();
-        assert_eq!(rows.iter().map(|row| row.query.as_str()).collect::<Vec<_>>(), ["q1", "q2", "q3"]);
-        let again = evaluate(&inputs, &EvaluateConfig::default(), &out, &Progress::silent()).unwrap();
-        assert_eq!(again.key(), artefact.key());
-    }
-
-    #[test]
-    fn queries_that_chose_the_model_are_refused() {
-        let chosen = |id: &str| vec![(Language::new("sw").unwrap(), id.to_owned())];
-        let config = EvaluateConfig::default();
-        let selection = chosen("q2");
-        let message = scored(|inputs| inputs.selection = leak(selection), &config).unwrap_err().to_string();
-        assert!(message.contains("selected on 1 of the sw queries") && message.contains("`q2`"), "{message}");
-        let selection = chosen("t1");
-        scored(|inputs| inputs.selection = leak(selection), &config).unwrap();
-    }
-
-    fn leak<T>(values: Vec<T>) -> &'static [T] {
-        Vec::leak(values)
-    }
-
-    #[test]
-    fn the_truth_gives_a_second_set_of_measures() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("truth.tsv");
-        let table = |text: &str| {
-            std::fs::write(&path, text).unwrap();
-            scored(|inputs| inputs.truth = Some(leak(vec![path.clone()])[0].as_path()), &config(&["MRR@10"], true))
-        };
-        let pairs =
-            "sw\tdev\tq1\tp1\tlabelled\nsw\tdev\tq1\tp0\thidden\nsw\ttrain\tt1\tp9\thidden\nte\tdev\tx\ty\thidden\n";
-        let truth = table(pairs).unwrap().truth.unwrap();
-        close(truth[&Measure::ReciprocalRank(10)], 1.0 / 3.0);
-        for (line, expected) in [
-            ("sw\tdev\tq1\tp1\tmaybe\n", "truth.tsv:1: expected `language<TAB>split"),
-            ("sw\ttest\tq1\tp1\thidden\n", "expected the split train or dev, got `test`"),
-            ("sw\tdev\tq9\tp1\thidden\n", "no query has the id `q9`"),
-            ("sw\tdev\tq1\tp99\thidden\n", "no passage has the id `p99`"),
-        ] {
-            let message = table(line).unwrap_err().to_string();
-            assert!(message.contains(expected), "{message}");
-        }
-    }
-
-    #[test]
-    fn a_run_of_another_stage_or_without_the_split_is_refused() {
-        let folder = tempfile::tempdir().unwrap();
-        let (data, run) = (dataset(folder.path(), &[SWAHILI]), run(folder.path(), "run", &ranked()));
-        let mut inputs = EvaluateInputs { dataset: &data, run: &run, split: Split::Train, selection: &[], truth: None };
-        let out = folder.path().join("out");
-        let fail = |inputs: &EvaluateInputs<'_>| {
-            evaluate(inputs, &EvaluateConfig::default(), &out, &Progress::silent()).unwrap_err().to_string()
-        };
-        let message = fail(&inputs);
-        assert!(message.contains("holds no `LANG.train.trec`"), "{message}");
-        let data_artefact = Artefact::open(&folder.path().join("data")).unwrap();
-        inputs.run = &data_artefact;
-        let message = fail(&inputs);
-        assert!(message.contains("expected an artefact of `search` or `fuse`, this one is of `fetch`"), "{message}");
-    }
-
-    #[test]
-    fn the_configuration_is_checked() {
-        assert!(config(&[], true).validate().is_err());
-        assert!(config(&["MAP", "map"], true).validate().unwrap_err().to_string().contains("MAP stands twice"));
-        EvaluateConfig::default().validate().unwrap();
-        let table = crate::config::parse_table("x", "measures = ['nDCG@10', 'F1@3']").unwrap();
-        let message = crate::config::from_table::<EvaluateConfig>("evaluate", table).unwrap_err().to_string();
-        assert!(message.contains("unknown measure `F1@3`"), "{message}");
-    }
-}
+mod tests;

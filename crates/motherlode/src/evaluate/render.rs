@@ -1,12 +1,15 @@
-//! A comparison as text, Markdown, LaTeX and CSV.
+//! A comparison as text, Markdown, LaTeX, CSV and JSON.
 //!
 //! Values stand in percent. In every table the last columns' marks are: `†` the uncorrected t-test is significant, `*`
 //! the randomisation test is significant after Holm's correction over the languages.
 
 use std::fmt::Write;
 
-use super::Judgements;
 use super::compare::{Comparison, Difference, MeasureComparison, SeedMean, SystemComparison, SystemValues};
+use super::{Judgements, pool};
+
+/// Title of the table of what nobody judged.
+const UNJUDGED: &str = "Unjudged passages among the first 10, mean over queries";
 
 /// A table of cells; the first row is the head.
 type Grid = Vec<Vec<String>>;
@@ -21,7 +24,9 @@ impl Comparison {
                 let _ = write!(text, "{}\n\n{}\n", self.versus(system), aligned(&self.tests_grid(system)));
             }
         }
-        text + &self.legend() + "\n"
+        let _ = write!(text, "{UNJUDGED}\n\n{}\n", aligned(&self.unjudged_grid()));
+        self.notes().iter().for_each(|note| text.push_str(&format!("{note}\n")));
+        text
     }
 
     /// The same tables in Markdown.
@@ -34,7 +39,8 @@ impl Comparison {
                 let _ = write!(text, "### {title}\n\n{}\n", markdown(&self.tests_grid(system)));
             }
         }
-        text + &self.legend().replace('*', "\\*") + "\n"
+        let _ = write!(text, "## {UNJUDGED}\n\n{}\n", markdown(&self.unjudged_grid()));
+        text + &self.notes().join("\n\n").replace('*', "\\*") + "\n"
     }
 
     /// One `tabular` per measure with the values of all systems, for `booktabs`.
@@ -50,32 +56,41 @@ impl Comparison {
             }
             text.push_str("\\bottomrule\n\\end{tabular}\n\n");
         }
-        let _ = writeln!(text, "% {}", self.legend().replace('\n', "\n% "));
+        self.notes().iter().for_each(|note| text.push_str(&format!("% {note}\n")));
         text
     }
 
-    /// One line per measure, system and language (or `macro`, `micro`), all digits.
+    /// Everything, as in `comparison.json`.
+    pub fn to_json(&self) -> String {
+        serde_json::to_string_pretty(self).expect("a comparison has only strings as keys") + "\n"
+    }
+
+    /// One line per measure, system and language (or `macro`, `micro`), all digits; the values of the baseline stand
+    /// beside those of each system.
     pub fn to_csv(&self) -> String {
         let mut text = String::from(
             "measure,judgements,system,seeds,language,queries,value,spread,baseline,baseline_spread,difference,\
-             low,high,p_t,p_randomisation,p_holm,detectable\n",
+             low,high,p_t,p_randomisation,p_holm,detectable,unjudged_at_10\n",
         );
         for by in &self.measures {
             for system in &by.systems {
+                let unjudged = self.unjudged.iter().find(|unjudged| unjudged.name == system.values.name);
                 for (language, difference) in &system.languages {
                     let values = (Some(system.values.languages[language]), Some(by.baseline.languages[language]));
-                    text.push_str(&csv_line(by, system, language.as_str(), values, difference));
+                    let unjudged = unjudged.and_then(|unjudged| unjudged.languages.get(language));
+                    text.push_str(&csv_line(by, system, language.as_str(), values, difference, unjudged));
                 }
                 let values = (Some(system.values.macro_mean), Some(by.baseline.macro_mean));
-                text.push_str(&csv_line(by, system, "macro", values, &system.macro_mean));
-                text.push_str(&csv_line(by, system, "micro", (None, None), &system.micro));
+                let unjudged = unjudged.map(|unjudged| &unjudged.macro_mean);
+                text.push_str(&csv_line(by, system, "macro", values, &system.macro_mean, unjudged));
+                text.push_str(&csv_line(by, system, "micro", (None, None), &system.micro, None));
             }
         }
         text
     }
 
     /// Systems down, languages across, the macro mean last.
-    fn values_grid(&self, by: &MeasureComparison, mark: fn(f64, &str) -> String) -> Grid {
+    fn values_grid(&self, by: &MeasureComparison, show: fn(SeedMean, &str) -> String) -> Grid {
         let mut head = vec!["system".to_owned()];
         head.extend(by.queries.keys().map(ToString::to_string));
         head.push("macro".to_owned());
@@ -83,15 +98,34 @@ impl Comparison {
             let mut cells = vec![values.name.clone()];
             for (language, value) in &values.languages {
                 let marks = tests.map_or(String::new(), |tests| self.marks(&tests.languages[language]));
-                cells.push(mark(value.value, &marks));
+                cells.push(show(*value, &marks));
             }
             let marks = tests.map_or("", |tests| self.macro_mark(tests));
-            cells.push(mark(values.macro_mean.value, marks));
+            cells.push(show(values.macro_mean, marks));
             cells
         };
         let mut grid = vec![head, row(&by.baseline, None)];
         grid.extend(by.systems.iter().map(|system| row(&system.values, Some(system))));
         grid
+    }
+
+    /// Systems down, languages across, the macro mean last: unjudged passages among the first 10.
+    fn unjudged_grid(&self) -> Grid {
+        let mut head = vec!["system".to_owned()];
+        head.extend(self.pools.keys().map(ToString::to_string));
+        head.push("macro".to_owned());
+        let mut grid = vec![head];
+        for unjudged in &self.unjudged {
+            let numbers = unjudged.languages.values().chain([&unjudged.macro_mean]);
+            let cells = std::iter::once(unjudged.name.clone()).chain(numbers.map(|number| format!("{number:.1}")));
+            grid.push(cells.collect());
+        }
+        grid
+    }
+
+    /// What must be known to read the tables.
+    fn notes(&self) -> Vec<String> {
+        pool::label(&self.pools).into_iter().chain([self.legend()]).collect()
     }
 
     /// Languages down, then macro and micro; difference, interval and tests across.
@@ -116,7 +150,7 @@ impl Comparison {
         vec![
             name.to_owned(),
             difference.queries.to_string(),
-            value.map_or_else(String::new, with_spread),
+            value.map_or_else(String::new, |value| plain(value, "")),
             signed(difference.difference),
             interval.unwrap_or_else(nothing),
             difference.p_t.map_or_else(nothing, probability),
@@ -145,7 +179,7 @@ impl Comparison {
         let (name, languages) = (&system.values.name, system.languages.len());
         let (better, worse) = (system.better, system.worse);
         format!(
-            "{name}{seeds} against {}: better in {better}, worse in {worse} of {languages} languages",
+            "{name}{seeds} against {}: better in {better}, worse in {worse} of {languages} languages after Holm's correction",
             self.baseline
         )
     }
@@ -158,7 +192,7 @@ impl Comparison {
              † p < {alpha} in a paired two-sided t-test, uncorrected. \
              * p < {alpha} in a paired randomisation test, after Holm's correction over the languages; of the macro \
              mean, signs flipped within languages. \
-             \"Better\" and \"worse\" count *. Detectable: the smallest true difference that a t-test at {alpha} finds \
+             \"Better\" and \"worse\" count *; micro pools the queries of all languages. Detectable: the smallest true difference that a t-test at {alpha} finds \
              {power} % of the time with these queries."
         )
     }
@@ -177,13 +211,18 @@ fn nothing() -> String {
     "–".to_owned()
 }
 
-fn plain(value: f64, marks: &str) -> String {
-    format!("{:.1}{marks}", 100.0 * value)
+/// A value with its marks, and the deviation of its seeds where there are several.
+fn plain(mean: SeedMean, marks: &str) -> String {
+    let spread = mean.spread.map_or_else(String::new, |spread| format!(" ± {:.1}", 100.0 * spread));
+    format!("{:.1}{marks}{spread}", 100.0 * mean.value)
 }
 
-fn latex_marked(value: f64, marks: &str) -> String {
-    let marks = marks.replace('†', "\\dagger").replace('*', "\\ast");
-    if marks.is_empty() { plain(value, "") } else { format!("{:.1}$^{{{marks}}}$", 100.0 * value) }
+fn latex_marked(mean: SeedMean, marks: &str) -> String {
+    let above = marks.replace('†', "\\dagger").replace('*', "\\ast");
+    let above = if above.is_empty() { above } else { format!("^{{{above}}}") };
+    let below = mean.spread.map_or_else(String::new, |spread| format!("_{{\\pm {:.1}}}", 100.0 * spread));
+    let value = format!("{:.1}", 100.0 * mean.value);
+    if above.is_empty() && below.is_empty() { value } else { format!("{value}${below}{above}$") }
 }
 
 fn signed(difference: f64) -> String {
@@ -191,18 +230,11 @@ fn signed(difference: f64) -> String {
     if text == "-0.00" { "+0.00".to_owned() } else { text }
 }
 
-fn with_spread(mean: SeedMean) -> String {
-    match mean.spread {
-        Some(spread) => format!("{:.1} ± {:.1}", 100.0 * mean.value, 100.0 * spread),
-        None => plain(mean.value, ""),
-    }
-}
-
 fn probability(p: f64) -> String {
     if p < 0.0001 { "<.0001".to_owned() } else { format!("{p:.4}") }
 }
 
-fn aligned(grid: &Grid) -> String {
+pub(super) fn aligned(grid: &Grid) -> String {
     let width = |column: usize| grid.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
     let widths: Vec<usize> = (0..grid[0].len()).map(width).collect();
     let mut text = String::new();
@@ -259,6 +291,7 @@ fn csv_line(
     language: &str,
     values: (Option<SeedMean>, Option<SeedMean>),
     difference: &Difference,
+    unjudged: Option<&f64>,
 ) -> String {
     let number = |value: Option<f64>| value.map(|value| value.to_string()).unwrap_or_default();
     let mean = |mean: Option<SeedMean>| [number(mean.map(|m| m.value)), number(mean.and_then(|m| m.spread))];
@@ -276,6 +309,7 @@ fn csv_line(
             Some(difference.p_randomisation),
             difference.p_holm,
             difference.detectable,
+            unjudged.copied(),
         ]
         .map(number),
     );

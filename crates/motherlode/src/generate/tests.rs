@@ -97,6 +97,7 @@ impl Room {
             split: Split::Train,
             candidates: &self.candidates,
             judgements,
+            first: 40,
             language_model: None,
         }
     }
@@ -151,6 +152,17 @@ fn a_query_that_falls_short_gets_a_judged_supplement() {
     let counts = &artefact.summary().counts;
     assert_eq!((counts["new queries"], counts["sw: new candidates"], counts["negative"]), (1, 3, 1));
     assert!((artefact.summary().values["sw: novelty"] - 0.6).abs() < 1e-12);
+}
+
+#[test]
+fn candidates_beyond_the_first_list_do_not_make_up_for_missing_negatives() {
+    let (room, server) = (Room::new(), server());
+    let llm = room.llm(&server, None);
+    let judgements = room.judged(&rules(), &llm);
+    let inputs = GenerateInputs { first: 1, ..room.inputs(&judgements) };
+    let written = write_queries(&inputs, &config(), &llm, &Progress::silent()).unwrap();
+    let short: Vec<&str> = written.queries.values().flatten().map(|generated| generated.query.as_str()).collect();
+    assert_eq!(short, ["1", "2"], "query 2 has two negatives, but only one in the first list");
 }
 
 #[test]

@@ -28,6 +28,8 @@ pub struct GenerateInputs<'a> {
     pub candidates: &'a Artefact,
     /// The artefact of `judge` over these candidates; new ones are judged by the rules it was made by.
     pub judgements: &'a Artefact,
+    /// Ranks of the first list, K; what `mine` lists beyond does not make up for missing negatives.
+    pub first: usize,
     /// A fastText language identification model, for `generate.language_check = "fasttext"`.
     pub language_model: Option<&'a Path>,
 }
@@ -71,7 +73,7 @@ impl GenerateInputs<'_> {
     }
 }
 
-/// Writes a new query for every query with fewer than `generate.target` negatives.
+/// Writes a new query for every query with fewer than `generate.target` negatives among its first K candidates.
 ///
 /// A negative is a candidate that the judge graded 0 or that people judged not relevant. A candidate without a verdict
 /// counts as one unless `judge.unjudged` is `exclude`: it may still serve, and there is no point in replacing it. A
@@ -186,7 +188,12 @@ fn short_queries<'a>(inputs: &GenerateInputs<'a>, config: &GenerateConfig) -> Re
         let judged = partition.split(inputs.split)?;
         let rows = judgements.remove(&partition.language).unwrap_or_default();
         check_same_queries(&partition.language, lists, &rows)?;
-        for row in rows.iter().filter(|row| negatives(row, rule) < config.target) {
+        let falls_short = |(list, row): &(&QueryCandidates, &QueryJudgements)| {
+            let ranked = list.candidates.iter().map(|candidate| candidate.rank as usize).zip(&row.judgements);
+            let first = ranked.filter(|(rank, _)| *rank <= inputs.first).map(|(_, judgement)| judgement.verdict);
+            first.filter(|verdict| is_negative(*verdict, rule)).count() < config.target
+        };
+        for (_, row) in lists.iter().zip(&rows).filter(falls_short) {
             let query = judge::query_named(partition, inputs.split, &row.query)?;
             let Some(positive) = judged.qrels.positives(query).next() else { continue };
             short.push(Short {
@@ -210,12 +217,11 @@ fn check_same_queries(language: &Language, lists: &[QueryCandidates], rows: &[Qu
     if is_same { Ok(()) } else { Err(Error::data(format!("{language}: candidates and judgements differ; {remedy}"))) }
 }
 
-/// The candidates that are, or by `judge.unjudged` may become, negatives.
-fn negatives(row: &QueryJudgements, rule: UnjudgedRule) -> usize {
-    let counts = |verdict: Verdict| match verdict {
+/// Whether a candidate with this verdict is, or by `judge.unjudged` may become, a negative.
+fn is_negative(verdict: Verdict, rule: UnjudgedRule) -> bool {
+    match verdict {
         Verdict::Negative | Verdict::Human => true,
         Verdict::Unjudged | Verdict::Abstained => rule != UnjudgedRule::Exclude,
         Verdict::Excluded | Verdict::FalseNegative | Verdict::Unknown => false,
-    };
-    row.judgements.iter().filter(|judgement| counts(judgement.verdict)).count()
+    }
 }

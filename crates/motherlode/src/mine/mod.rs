@@ -308,8 +308,12 @@ fn mine_partition(
     let (dataset, language, split) = (inputs.dataset, &partition.language, Split::Train);
     let judged = partition.split(split)?;
     let fused = open_run(inputs.fused, dataset, language, split)?;
-    let runs: Vec<Run> =
-        inputs.members.iter().map(|member| open_run(member.run, dataset, language, split)).collect::<Result<_>>()?;
+    // An ensemble of one is often its own fused run, which is not read twice.
+    let open = |member: &Member<'_>| {
+        let other = member.run.key() != inputs.fused.key();
+        other.then(|| open_run(member.run, dataset, language, split)).transpose()
+    };
+    let runs: Vec<Option<Run>> = inputs.members.iter().map(open).collect::<Result<_>>()?;
     let queries = Vectors::open(inputs.embeddings, language, VectorsOf::Queries(split))?;
     let passages = Vectors::open(inputs.embeddings, language, VectorsOf::Passages)?;
     let nothing = BTreeSet::new();
@@ -321,7 +325,10 @@ fn mine_partition(
             .members
             .iter()
             .zip(&runs)
-            .map(|(member, run)| RetrieverList { name: member.name, ranking: run.ranking(*query) })
+            .map(|(member, run)| RetrieverList {
+                name: member.name,
+                ranking: run.as_ref().unwrap_or(&fused).ranking(*query),
+            })
             .collect();
         let vector = queries.matrix().row(query.at());
         let question = Question { partition, judged, query: *query, vector, passages: passages.matrix() };

@@ -187,7 +187,7 @@ impl Source {
         let language = &new.partition.language;
         match self {
             Self::Lexical { index } => {
-                let bm25 = Bm25Index::open(&index.path(&file_name(language)), language)?;
+                let bm25 = Bm25Index::open(&index.path(&file_name(language)))?;
                 Ok(Answer { rankings: bm25.search(&new.texts, new.depth, &new.id_ranks), vectors: None })
             }
             Self::Dense(dense) => {

@@ -211,7 +211,8 @@ impl fmt::Display for VariantPlan {
             span(self.encoding())
         )?;
         writeln!(f, "  judge     {}", self.judge)?;
-        writeln!(f, "  generate  at most {}; answers in the ledger are free", self.generate)?;
+        let most = if self.generate.calls > 0 { "at most " } else { "" };
+        writeln!(f, "  generate  {most}{}", self.generate)?;
         writeln!(
             f,
             "  train     {} steps of up to {:.0} tokens: {}",
@@ -227,7 +228,14 @@ impl fmt::Display for VariantPlan {
 impl fmt::Display for Asking {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { calls, tokens, cost } = self;
-        write!(f, "{calls} calls, about {:.2} M tokens, cost {cost:.2} at the recipe's prices", tokens / 1e6)
+        if *calls == 0 {
+            return write!(f, "asks nothing");
+        }
+        let tokens = tokens / 1e6;
+        write!(
+            f,
+            "{calls} calls less what the ledger has, about {tokens:.2} M tokens, cost {cost:.2} at the recipe's prices"
+        )
     }
 }
 

@@ -22,7 +22,7 @@ use crate::recipe::ensemble::Ensemble;
 use crate::recipe::place::{Place, Workshop};
 use crate::recipe::settings::{Retriever, Settings, Variant};
 use crate::report::{Arm, Experiment, report};
-use crate::sample::{self, Example, SampleInputs};
+use crate::sample::{self, SampleInputs};
 use crate::search;
 use crate::text::language::LanguageCheck;
 use crate::topic::{self, TopicInputs};
@@ -178,6 +178,7 @@ impl Walk<'_> {
         let progress = self.workshop.progress();
         let data = self.workshop.stage(&place, |out| fetch::dataset(config, SEED_OF_DATA, out, progress))?;
         let dataset = self.workshop.open_dataset(&data)?;
+        self.settings.evaluate.check_pool(dataset.partitions.iter().filter(|partition| partition.has(Split::Dev)))?;
         Ok((data, dataset))
     }
 
@@ -224,20 +225,21 @@ impl Walk<'_> {
             .stage(&place, |out| search::lexical(&base.dataset, &index, split, config, out, self.workshop.progress()))
     }
 
-    fn evaluate(&self, base: &Base, run: &Artefact, selection: &[(Language, String)]) -> Result<Artefact> {
+    fn evaluate(&self, base: &Base, run: &Artefact, examples: Option<&Artefact>) -> Result<Artefact> {
         let config = &self.settings.evaluate;
         let place = Place::new("evaluate", config)?.input("run", run);
+        let place = examples.into_iter().fold(place, |place, examples| place.input("examples", examples));
         let truth = self.settings.truth.path.as_deref();
-        let inputs = EvaluateInputs { dataset: &base.dataset, run, split: Split::Dev, selection, truth };
+        let inputs = EvaluateInputs { dataset: &base.dataset, run, split: Split::Dev, examples, truth };
         self.workshop.stage(&place, |out| evaluate::evaluate(&inputs, config, out, self.workshop.progress()))
     }
 
     fn lexical_baseline(&self, base: &Base) -> Result<Artefact> {
-        self.evaluate(base, &self.lexical(base, Split::Dev)?, &[])
+        self.evaluate(base, &self.lexical(base, Split::Dev)?, None)
     }
 
     fn untouched(&self, base: &Base) -> Result<Artefact> {
-        self.evaluate(base, &self.search(base, &base.vectors, Split::Dev)?, &[])
+        self.evaluate(base, &self.search(base, &base.vectors, Split::Dev)?, None)
     }
 
     /// All stages of the variant; the artefacts by role, for the pages.
@@ -265,7 +267,7 @@ impl Walk<'_> {
         )?;
         let vectors = self.encode(&base.dataset, &base.data, &trained, &self.tuned_encoder())?;
         let run = self.search(&base, &vectors, Split::Dev)?;
-        let measures = self.evaluate(&base, &run, &selection(&base.dataset, &examples)?)?;
+        let measures = self.evaluate(&base, &run, Some(&examples))?;
         let required = [
             ("dataset", base.data),
             ("model", base.model),
@@ -361,6 +363,7 @@ impl Walk<'_> {
             split: Split::Train,
             candidates,
             judgements,
+            first: self.settings.mine.depth,
             language_model: language_model.as_deref(),
         };
         let progress = self.workshop.progress();
@@ -452,17 +455,4 @@ impl Walk<'_> {
         };
         self.workshop.stage(&place, |out| train::train(&inputs, config, self.seed, out, self.workshop.progress()))
     }
-}
-
-/// The queries on which the model was selected: those that `sample` set aside.
-fn selection(dataset: &Dataset, examples: &Artefact) -> Result<Vec<(Language, String)>> {
-    let mut queries = Vec::new();
-    for partition in &dataset.partitions {
-        let file = format!("{}.validation.jsonl", partition.language);
-        if examples.has(&file) {
-            let examples: Vec<Example> = examples.read_lines(&file)?;
-            queries.extend(examples.into_iter().map(|example| (partition.language.clone(), example.query)));
-        }
-    }
-    Ok(queries)
 }

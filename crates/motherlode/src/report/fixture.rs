@@ -12,7 +12,7 @@ use crate::artefact::{Artefact, Draft, Outcome, Recipe, Summary, draft};
 use crate::corpus::{Language, PassageIndex};
 use crate::dataset::{Dataset, Partition, Split};
 use crate::evaluate::compare::{CompareConfig, Difference, SeedMean, System, SystemComparison, SystemValues, compare};
-use crate::evaluate::{LanguageMeasures, Measure, MeasureTable, QueryMeasures, Values};
+use crate::evaluate::{LanguageMeasures, Measure, MeasureTable, Pool, QueryMeasures, Values};
 use crate::fetch::DatasetConfig;
 use crate::llm::Usage;
 use crate::progress::Progress;
@@ -311,7 +311,15 @@ impl Maker<'_> {
                 languages.insert(partition.language.clone(), means(partition, &rows));
                 draft.write_lines(&format!("{}.jsonl", partition.language), rows).unwrap();
             }
-            let table = MeasureTable { split: Split::Dev, complete: true, languages, mean: Values::new(), truth: None };
+            let split = Some(Split::Dev);
+            let table = MeasureTable {
+                split,
+                complete: true,
+                languages,
+                mean: Values::new(),
+                unjudged_at_10: 8.0,
+                truth: None,
+            };
             draft.write_lines(MeasureTable::FILE, [table]).unwrap();
         })
     }
@@ -350,7 +358,7 @@ fn means(partition: &Partition, rows: &[QueryMeasures]) -> LanguageMeasures {
         values[0].keys().map(|measure| (*measure, sum(measure))).collect()
     };
     LanguageMeasures {
-        passages: partition.corpus.len(),
+        pool: Pool { passages: Some(partition.corpus.len()), declared: None },
         queries: rows.len(),
         found: rows.len(),
         unjudged_at_10: 8.0,

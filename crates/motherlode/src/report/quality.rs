@@ -7,8 +7,9 @@ use super::material::{Material, language_name};
 use super::page::{Section, folded};
 use super::table::{Cell, Table, minus, signed};
 use crate::corpus::Language;
+use crate::dataset::Split;
 use crate::evaluate::compare::{Difference, MeasureComparison, SeedMean, SystemComparison};
-use crate::evaluate::{Judgements, Measure};
+use crate::evaluate::{Judgements, Measure, pool};
 
 /// The measures that get tables; all others are in the CSV file.
 const SHOWN: [Measure; 2] = [HEADLINE, Measure::Recall(100)];
@@ -17,6 +18,9 @@ const SHOWN: [Measure; 2] = [HEADLINE, Measure::Recall(100)];
 pub(super) fn quality(material: &Material<'_>) -> Section {
     let mut section = Section::new("quality", "Quality per language");
     section.say(legend(material));
+    if let Some(label) = pool::label(&material.comparison.pools) {
+        section.say(label);
+    }
     for judgements in [Judgements::Qrels, Judgements::Truth] {
         let shown = |by: &&MeasureComparison| by.judgements == judgements && SHOWN.contains(&by.measure);
         for by in material.comparison.measures.iter().filter(shown).filter(|by| !by.queries.is_empty()) {
@@ -28,6 +32,8 @@ pub(super) fn quality(material: &Material<'_>) -> Section {
         }
         absent(material, judgements, &mut section);
     }
+    section.heading("Unjudged passages among the first 10");
+    section.table("unjudged", &unjudged(material));
     let file = section.file("all measures", material.comparison.to_csv());
     let link = element("a").attribute("href", file).attribute("download", "").text("one CSV file");
     section.add(element("p").text("All measures, systems and languages with all digits are in ").child(link).text("."));
@@ -42,9 +48,24 @@ fn legend(material: &Material<'_>) -> String {
          their standard deviation. Marks compare with “{}”: † p < {alpha} in a paired two-sided t-test, uncorrected; \
          * p < {alpha} in a paired randomisation test after Holm’s correction over the languages (of the macro mean: \
          signs flipped within languages). Intervals cover {confidence} %, by bootstrap within languages; a filled dot is one whose interval leaves 0 out.",
-        material.comparison.split.name(),
+        material.comparison.split.map_or("judged", Split::name),
         material.comparison.baseline,
     )
+}
+
+/// Systems down, languages across, the macro mean last.
+fn unjudged(material: &Material<'_>) -> Table {
+    let comparison = &material.comparison;
+    let languages = comparison.pools.keys().map(language_name);
+    let caption = "Passages among the first 10 that nobody judged, mean over the queries with a ranking; they count as not \
+                   relevant, which may be unfair to systems that find other passages than those behind the labels";
+    let columns = std::iter::once("System".to_owned()).chain(languages).chain(["Macro mean".to_owned()]);
+    let mut table = Table::new(caption, columns);
+    for system in &comparison.unjudged {
+        let numbers = system.languages.values().chain([&system.macro_mean]);
+        table.push(std::iter::once(Cell::text(&system.name)).chain(numbers.map(|n| Cell::number(*n, 1))).collect());
+    }
+    table
 }
 
 /// Says which shown measure was not computed.

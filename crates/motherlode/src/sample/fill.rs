@@ -5,14 +5,15 @@ use std::collections::HashSet;
 use rand::RngExt;
 use rand::seq::SliceRandom;
 
+use super::guard::Trained;
 use super::material::{Listed, QueryMaterial};
-use super::twins::Twins;
 use super::{Example, Negative, Provenance, SampleConfig};
 use crate::corpus::PassageIndex;
 use crate::dataset::{Partition, Split};
 use crate::judge::Verdict;
 use crate::queries::QueryIndex;
 use crate::random;
+use crate::text::twins::Twins;
 
 /// By what negatives are drawn.
 pub(super) struct Rules<'a> {
@@ -33,6 +34,16 @@ pub(super) struct Drawn {
 }
 
 impl Drawn {
+    /// What the guard looks at.
+    pub(super) fn trained(&self, partition: &Partition) -> Trained {
+        let queries = &partition.split(Split::Train).expect("drawn from the train split").queries;
+        Trained {
+            query: queries.query(self.query).id.clone(),
+            positives: self.positives.clone(),
+            negatives: self.negatives.iter().map(|(passage, _)| *passage).collect(),
+        }
+    }
+
     /// The example with the ids of the user's files.
     pub(super) fn named(&self, partition: &Partition) -> Example {
         let queries = &partition.split(Split::Train).expect("drawn from the train split").queries;
@@ -209,7 +220,7 @@ mod tests {
             query in material(), judged in any::<bool>(), negatives in 1usize..60, first in 1u32..12,
         ) {
             let partition = &DATASET.partitions[0];
-            let twins = Twins::find(&partition.corpus, &query.relevant().collect());
+            let twins = Twins::find(&partition.corpus);
             let config = SampleConfig { negatives, ..SampleConfig::default() };
             let drawn = draw(&query, &twins, partition, &Rules { config: &config, seed: 1, first, judged });
             let text = |passage: PassageIndex| passage.0 % 25;

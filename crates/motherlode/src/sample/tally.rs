@@ -3,8 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::fill::Drawn;
-use super::guard::Leaks;
-use super::{Guard, LanguageSample, Provenance, SampleConfig, Summary};
+use super::{LanguageSample, Provenance, SampleConfig, Summary};
 use crate::dataset::Partition;
 use crate::error::{Error, Result};
 
@@ -63,7 +62,6 @@ impl Counts {
 #[derive(Default)]
 pub(super) struct Tally {
     total: Counts,
-    leaks: Leaks,
     summary: Summary,
 }
 
@@ -80,24 +78,14 @@ impl Tally {
         }
         counts.summarise(&format!("{}: ", partition.language), config, &mut self.summary);
         self.total.merge(&counts);
-        self.leaks.add(sample.leaks);
         self.summary.count("dropped: not mined", sample.dropped.not_mined);
         self.summary.count("dropped: without positive", sample.dropped.without_positive);
     }
 
-    /// The summary; an error where there is nothing to train on, or a leak under the strict guard.
+    /// The summary; an error where there is nothing to train on.
     pub(super) fn finish(mut self, config: &SampleConfig) -> Result<Summary> {
         if self.total.train == 0 {
             return Err(Error::data("no query has both a positive and mined candidates; there is nothing to train on"));
-        }
-        let leaks = self.leaks.named();
-        if config.guard == Guard::Strict && leaks.iter().any(|(_, count)| *count > 0) {
-            let found: Vec<String> = leaks.iter().map(|(name, count)| format!("{name}: {count}")).collect();
-            let remedy = "remove them from the data or set sample.guard = \"count\"";
-            return Err(Error::data(format!("training data overlaps with dev ({}); {remedy}", found.join(", "))));
-        }
-        for (name, count) in leaks {
-            self.summary.count(name, count);
         }
         self.total.summarise("", config, &mut self.summary);
         self.mark_comparability(config);

@@ -4,9 +4,9 @@ use std::collections::HashMap;
 
 use rand::seq::SliceRandom;
 
-use super::twins::Twins;
 use crate::corpus::{Language, PassageIndex};
 use crate::random;
+use crate::text::twins::Twins;
 
 /// For every query (by its positives) whether it is set aside: round(`share` × n) of them, or a few less where groups
 /// are large. Queries that share a positive, or its text, stay together.

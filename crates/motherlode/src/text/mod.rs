@@ -3,6 +3,8 @@
 pub mod analyse;
 pub mod fasttext;
 pub mod language;
+pub mod near;
 pub mod normalise;
 pub mod prompts;
 pub mod tokenize;
+pub mod twins;

@@ -46,6 +46,7 @@ impl<'a> Trainer<'a> {
         let chunk_tokens = memory::tokens_within(config.memory, inputs)?;
         let options = LoadOptions {
             layers: inputs.encoder.layers,
+            precision: inputs.encoder.precision,
             optimizer: config.optimizer.clone(),
             seed,
             lora: config.lora.clone(),

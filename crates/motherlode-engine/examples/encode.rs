@@ -1,0 +1,43 @@
+//! Our side of `benches/run encode`: from texts to vectors.
+//!
+//! Arguments: the model's folder, a JSON list of texts, the most tokens of a text, a file for the vectors.
+
+mod limit;
+#[path = "../../motherlode/examples/side/mod.rs"]
+mod side;
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use motherlode::corpus::Passage;
+use motherlode::encode::{EncoderConfig, EncoderInput, TextEncoder};
+use motherlode::{Error, Result};
+use motherlode_engine::CpuEngine;
+use serde_json::json;
+
+fn main() -> Result<()> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let [model, texts, length, out] = &arguments[..] else {
+        return Err(Error::config("expected: encode MODEL TEXTS LENGTH OUT"));
+    };
+    let (model, out) = (Path::new(model), PathBuf::from(out));
+    let passage_length =
+        length.parse::<usize>().map_err(|_| Error::config(format!("`{length}`: expected a number")))?;
+    let text = std::fs::read_to_string(texts).map_err(Error::io(Path::new(texts)))?;
+    let texts: Vec<String> =
+        serde_json::from_str(&text).map_err(|error| Error::file(Path::new(texts), error.to_string()))?;
+    let passages: Vec<Passage<'_>> = texts.iter().map(|text| Passage { id: "", title: "", text }).collect();
+    let config = EncoderConfig { passage_length, ..EncoderConfig::default() };
+    let encoder = TextEncoder::open(&CpuEngine, model, &config)?;
+    let batch = EncoderInput::open(model, &config)?.passages(&passages)?;
+    let ready = json!({
+        "tokens": batch.tokens(), "flop": limit::forward_flop(model, &batch), "peak": limit::peak(),
+    });
+    side::serve(&ready, || {
+        let start = Instant::now();
+        let vectors = encoder.passages(&passages)?;
+        let seconds = start.elapsed().as_secs_f64();
+        std::fs::write(&out, bytemuck::cast_slice(vectors.values())).map_err(Error::io(&out))?;
+        Ok(json!({"seconds": seconds}))
+    })
+}

@@ -1,0 +1,103 @@
+//! The file of an index, little endian.
+//!
+//! The magic `MLBM2502`; nine numbers of 8 bytes (passages, passages with a term, terms, bytes of all postings, tokens, k1
+//! and b as f64, bytes of the analyser's name, bytes of all terms); the postings of each term; the analyser's name; the
+//! terms in byte order; where each term ends (u64); where each term's postings end (u64). Every section is padded to 8
+//! bytes, the postings of a term to 4.
+//!
+//! The postings of a term are its passages (u32), ascending, and then for each (u16) the rounded length of the passage in
+//! the high byte and the rounded term frequency in the low one.
+
+use std::ops::Range;
+
+pub(super) const MAGIC: &[u8; 8] = b"MLBM2502";
+pub(super) const HEADER: usize = 80;
+/// Bytes of a posting: the passage, and the weight.
+pub(super) const PASSAGE: usize = 4;
+pub(super) const WEIGHT: usize = 2;
+
+/// The numbers behind the magic.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Numbers {
+    pub(super) passages: u64,
+    pub(super) counted: u64,
+    pub(super) terms: u64,
+    pub(super) posting_bytes: u64,
+    pub(super) tokens: u64,
+    pub(super) k1: f64,
+    pub(super) b: f64,
+    pub(super) name_bytes: u64,
+    pub(super) term_bytes: u64,
+}
+
+impl Numbers {
+    pub(super) fn to_array(self) -> [u64; 9] {
+        [
+            self.passages,
+            self.counted,
+            self.terms,
+            self.posting_bytes,
+            self.tokens,
+            self.k1.to_bits(),
+            self.b.to_bits(),
+            self.name_bytes,
+            self.term_bytes,
+        ]
+    }
+
+    pub(super) fn from_array(numbers: [u64; 9]) -> Self {
+        let [passages, counted, terms, posting_bytes, tokens, k1, b, name_bytes, term_bytes] = numbers;
+        let (k1, b) = (f64::from_bits(k1), f64::from_bits(b));
+        Self { passages, counted, terms, posting_bytes, tokens, k1, b, name_bytes, term_bytes }
+    }
+}
+
+/// Where the sections of the file begin.
+#[derive(Debug)]
+pub(super) struct Layout {
+    pub(super) postings: usize,
+    pub(super) name: Range<usize>,
+    pub(super) terms: Range<usize>,
+    pub(super) term_ends: usize,
+    pub(super) posting_ends: usize,
+    pub(super) end: usize,
+}
+
+impl Layout {
+    pub(super) fn new(numbers: &Numbers) -> Self {
+        let mut end = HEADER;
+        let mut section = |bytes: u64| {
+            let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+            let start = end;
+            end = start.saturating_add(bytes).checked_next_multiple_of(8).unwrap_or(usize::MAX);
+            start..start.saturating_add(bytes)
+        };
+        let postings = section(numbers.posting_bytes).start;
+        let (name, terms) = (section(numbers.name_bytes), section(numbers.term_bytes));
+        let term_ends = section(numbers.terms.saturating_mul(8)).start;
+        let posting_ends = section(numbers.terms.saturating_mul(8)).start;
+        Self { postings, name, terms, term_ends, posting_ends, end }
+    }
+}
+
+/// Bytes that so many postings take.
+pub(super) fn block_bytes(postings: usize) -> usize {
+    (postings * (PASSAGE + WEIGHT)).next_multiple_of(PASSAGE)
+}
+
+/// How many postings take so many bytes.
+pub(super) fn postings_in(bytes: usize) -> usize {
+    bytes / (PASSAGE + WEIGHT)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_size_of_a_block_tells_its_postings() {
+        for postings in 0..1000 {
+            assert_eq!(postings_in(block_bytes(postings)), postings);
+        }
+    }
+}
