@@ -348,8 +348,9 @@ impl Generate {
     fn ensemble(&self, mine: mine::MineConfig) -> anyhow::Result<Ensemble> {
         let mut ensemble = Ensemble::new(self.knobs.section("fuse")?, mine);
         for member in &self.members {
-            let (name, source) =
-                member.split_once('=').with_context(|| format!("`{member}`: expected name=INDEX or name=VECTORS,MODEL"))?;
+            let (name, source) = member
+                .split_once('=')
+                .with_context(|| format!("`{member}`: expected name=INDEX or name=VECTORS,MODEL"))?;
             match source.split_once(',') {
                 None => ensemble.lexical(name, Artefact::open(Path::new(source))?.expect_stage("index")?),
                 Some((vectors, model)) => {

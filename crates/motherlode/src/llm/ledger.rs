@@ -207,7 +207,10 @@ impl Ledger {
             if self.request_of(canonical)?.key() == key {
                 return Ok(());
             }
-            Err(Error::file(&self.path, format!("the answer under key {key} is to another request; merge what is whole")))
+            Err(Error::file(
+                &self.path,
+                format!("the answer under key {key} is to another request; merge what is whole"),
+            ))
         })?;
         Ok(rows)
     }

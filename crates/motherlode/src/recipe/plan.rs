@@ -232,7 +232,10 @@ impl fmt::Display for Asking {
             return write!(f, "asks nothing");
         }
         let tokens = tokens / 1e6;
-        write!(f, "{calls} calls less what the ledger has, about {tokens:.2} M tokens, cost {cost:.2} at the recipe's prices")
+        write!(
+            f,
+            "{calls} calls less what the ledger has, about {tokens:.2} M tokens, cost {cost:.2} at the recipe's prices"
+        )
     }
 }
 

@@ -281,7 +281,8 @@ mod tests {
 
     #[test]
     fn a_recipe_begins_with_its_base_and_changes_single_keys() {
-        let over = "base = 'plain.toml'\nname = 'over'\n[train]\ntemperature = 0.05\n[topic_files]\nlabels = 'labels.tsv'";
+        let over =
+            "base = 'plain.toml'\nname = 'over'\n[train]\ntemperature = 0.05\n[topic_files]\nlabels = 'labels.tsv'";
         let folder = folder(&[("plain.toml", PLAIN), ("over.toml", over)]);
         let variants = load(&folder.path().join("over.toml"), &["train.rate=2e-5".to_owned()]).unwrap();
         let settings = &variants[0].settings;
@@ -292,7 +293,8 @@ mod tests {
 
     #[test]
     fn a_base_that_leads_back_or_elsewhere_is_refused() {
-        let folder = folder(&[("a.toml", "base = 'b.toml'"), ("b.toml", "base = 'a.toml'"), ("c.toml", "base = '../a.toml'")]);
+        let folder =
+            folder(&[("a.toml", "base = 'b.toml'"), ("b.toml", "base = 'a.toml'"), ("c.toml", "base = '../a.toml'")]);
         let refused = |name: &str| load(&folder.path().join(name), &[]).unwrap_err().to_string();
         assert!(refused("a.toml").contains("a.toml: `base` leads back to this recipe"), "{}", refused("a.toml"));
         assert!(refused("c.toml").contains("in the same folder"), "{}", refused("c.toml"));
