@@ -2,7 +2,11 @@
 //!
 //! The models lie in `target/test-models`, where `.ci/run` fetches them by the command itself; without them the tests say so
 //! and skip. `tests/golden/engine.py` wrote the golden vectors.
-#![expect(clippy::unwrap_used, reason = "a test stops where something unexpected happens")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test stops where something unexpected happens, and says why it skips"
+)]
 
 use std::path::{Path, PathBuf};
 

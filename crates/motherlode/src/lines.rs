@@ -126,7 +126,7 @@ fn split_at_lines(mut text: &str, count: usize) -> Vec<&str> {
 }
 
 fn newlines(bytes: &[u8]) -> u64 {
-    bytes.iter().filter(|byte| **byte == b'\n').count() as u64
+    bytes.split(|byte| *byte == b'\n').count() as u64 - 1
 }
 
 /// The text of bytes that begin at a line; an error names the line that is not UTF-8.

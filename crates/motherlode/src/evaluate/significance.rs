@@ -216,7 +216,7 @@ mod tests {
     use proptest::prelude::*;
     use serde::Deserialize;
 
-    /// `tests/data/significance.json`, made by `tests/golden/significance.py` with SciPy, statsmodels and NumPy.
+    /// `tests/data/significance.json`, made by `tests/golden/significance.py` with `SciPy`, statsmodels and `NumPy`.
     #[derive(Deserialize)]
     struct Golden {
         samples: Vec<Sample>,

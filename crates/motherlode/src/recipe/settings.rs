@@ -268,6 +268,7 @@ mod tests {
     use super::*;
 
     const PLAIN: &str = "name = 'plain'\n[dataset]\nsource = 'data'\n[model]\nname = 'm'\n[train]\nrate = 1e-5\n\
+                         [judge]\nmethod = 'none'\n[generate]\nmethod = 'none'\n\
                          [[retriever]]\nkind = 'lexical'\nname = 'bm25'\n";
 
     fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {

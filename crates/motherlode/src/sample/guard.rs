@@ -112,6 +112,9 @@ pub(crate) struct Trained {
     pub(crate) negatives: Vec<PassageIndex>,
 }
 
+/// Some passages of a query that was trained on.
+type Passages = fn(&Trained) -> &[PassageIndex];
+
 /// The findings of one language, by kind, each kind in the order of the data.
 ///
 /// Queries are compared with all train queries, since those that are set aside for validation steer training too.
@@ -125,7 +128,7 @@ pub(crate) fn findings(partition: &Partition, training: &[Trained], twins: &Twin
             found.extend(equal_queries(dev, train).map(|(id, with)| finding(Kind::EqualQueries, id, with)));
             found.extend(near_queries(dev, train).into_iter().map(|(id, with)| finding(Kind::NearQueries, &id, with)));
         }
-        let positives: [(Kind, fn(&Trained) -> &[PassageIndex]); 2] = [
+        let positives: [(Kind, Passages); 2] = [
             (Kind::PositiveAsPositive, |trained| &trained.positives),
             (Kind::PositiveAsNegative, |trained| &trained.negatives),
         ];
@@ -173,7 +176,7 @@ fn reused_positives(
     partition: &Partition,
     training: &[Trained],
     twins: &Twins,
-    of: fn(&Trained) -> &[PassageIndex],
+    of: Passages,
 ) -> Result<BTreeMap<PassageIndex, Vec<String>>> {
     let dev = partition.split(Split::Dev)?;
     let positives = dev.queries.iter().flat_map(|(index, _)| dev.qrels.positives(index));

@@ -1,5 +1,7 @@
 //! From a text to words: by the boundaries of UAX 29 as Lucene's `StandardTokenizer` sees them, or by white space.
 
+use std::ops::RangeInclusive;
+
 use icu_properties::props::{ExtendedPictographic, GeneralCategory, LineBreak, RegionalIndicator, Script, WordBreak};
 use icu_properties::{CodePointMapData, CodePointSetData};
 use unicode_segmentation::UnicodeSegmentation;
@@ -106,8 +108,9 @@ fn is_joined(character: char) -> bool {
     }
 }
 
+/// The class in UAX 29; the cedilla alone became a letter only after the version that Lucene has.
 fn word_break(character: char) -> WordBreak {
-    CodePointMapData::<WordBreak>::new().get(character)
+    if character == '\u{b8}' { WordBreak::Other } else { CodePointMapData::<WordBreak>::new().get(character) }
 }
 
 fn is_extension(character: char) -> bool {
@@ -120,8 +123,28 @@ fn is_of_words(character: char) -> bool {
         word_break(character),
         WordBreak::ALetter | WordBreak::HebrewLetter | WordBreak::Numeric | WordBreak::Katakana
     ) || CodePointMapData::<GeneralCategory>::new().get(character) == GeneralCategory::DecimalNumber
-        || CodePointSetData::new::<ExtendedPictographic>().contains(character)
+        || is_pictograph(character)
         || CodePointSetData::new::<RegionalIndicator>().contains(character)
+}
+
+/// `Extended_Pictographic` as it was before Unicode 17, which kept emoji alone: so Lucene knows it.
+fn is_pictograph(character: char) -> bool {
+    const NO_EMOJI: [RangeInclusive<char>; 12] = [
+        '\u{2388}'..='\u{2388}',
+        '\u{2600}'..='\u{2605}',
+        '\u{2607}'..='\u{2612}',
+        '\u{2614}'..='\u{2685}',
+        '\u{2690}'..='\u{2705}',
+        '\u{2708}'..='\u{2712}',
+        '\u{2763}'..='\u{2767}',
+        '\u{1f000}'..='\u{1f0ff}',
+        '\u{1f249}'..='\u{1f3fa}',
+        '\u{1f400}'..='\u{1f53d}',
+        '\u{1f546}'..='\u{1f64f}',
+        '\u{1f680}'..='\u{1f6ff}',
+    ];
+    CodePointSetData::new::<ExtendedPictographic>().contains(character)
+        || NO_EMOJI.iter().any(|range| range.contains(&character))
 }
 
 #[cfg(test)]
