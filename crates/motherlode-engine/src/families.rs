@@ -225,10 +225,11 @@ mod tests {
     fn config(family: &str, edits: Value) -> Value {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(family).join("config.json");
         let mut config: Value = fs::read_to_string(path).unwrap().parse().unwrap();
-        for (key, value) in edits.as_object().unwrap() {
+        let Value::Object(edits) = edits else { panic!("edits are an object") };
+        for (key, value) in edits {
             match value {
-                Value::Null => _ = config.as_object_mut().unwrap().remove(key),
-                value => config[key] = value.clone(),
+                Value::Null => _ = config.as_object_mut().unwrap().remove(&key),
+                value => config[&key] = value,
             }
         }
         config

@@ -14,6 +14,7 @@
     expect(
         clippy::float_cmp,
         clippy::large_stack_arrays,
+        clippy::single_range_in_vec_init,
         clippy::type_complexity,
         reason = "tests compare bit for bit, and keep their cases in one place"
     )
