@@ -4,6 +4,7 @@ use super::html::{Element, element};
 use super::material::{Material, seconds};
 use super::page::Section;
 use super::table::{grouped, minus, signed};
+use crate::corpus::Language;
 use crate::dataset::{Dataset, Split};
 use crate::evaluate::compare::{CompareConfig, Difference, MeasureComparison, SystemComparison};
 use crate::evaluate::{Judgements, Measure};
@@ -157,17 +158,30 @@ fn power(difference: &Difference, config: &CompareConfig) -> Option<String> {
     (Outcome::of(difference, config) == Outcome::Open).then_some(says)
 }
 
-/// The remarks of all stages, each once, with the stage that made it.
+/// The remarks of all stages, each once, with the stage that made it; one that only the language tells apart from others
+/// names all languages.
 fn notes(material: &Material<'_>) -> Option<Element> {
-    let mut notes: Vec<String> = Vec::new();
+    let mut notes: Vec<(String, Vec<String>, String)> = Vec::new();
     for (_, artefact) in material.artefacts() {
+        let stage = &artefact.manifest().stage;
         for note in &artefact.summary().notes {
-            let note = format!("{}: {note}", artefact.manifest().stage);
-            if !notes.contains(&note) {
-                notes.push(note);
+            let (language, what) = match note.split_once(": ") {
+                Some((tag, what)) if Language::new(tag).is_ok() => (Some(tag.to_owned()), what.to_owned()),
+                _ => (None, note.clone()),
+            };
+            let place = notes.iter().position(|(by, _, said)| by == stage && *said == what).unwrap_or(notes.len());
+            if place == notes.len() {
+                notes.push((stage.clone(), Vec::new(), what));
             }
+            let languages = &mut notes[place].1;
+            languages.extend(language.filter(|language| !languages.contains(language)));
         }
     }
+    let line = |(stage, languages, what): &(String, Vec<String>, String)| match &languages[..] {
+        [] => format!("{stage}: {what}"),
+        languages => format!("{stage}: {}: {what}", languages.join(", ")),
+    };
+    let notes: Vec<String> = notes.iter().map(line).collect();
     let heading = element("h2").attribute("id", "notes").text("Not to be missed");
     let list = element("ul").children(notes.iter().map(|note| element("li").text(note)));
     let aside = element("aside").class("notes").attribute("aria-labelledby", "notes").child(heading).child(list);

@@ -1,7 +1,7 @@
 """Do the tuned models of a work folder give the same vectors in sentence-transformers as in Motherlode?
 
-    python -m venv venv && venv/bin/pip install sentence-transformers==5.1.2
-    venv/bin/python tests/scripts/sentence_transformers.py work
+    python -m venv venv && venv/bin/pip install sentence-transformers==6.2.0
+    venv/bin/python tests/scripts/same_vectors.py work
 
 Loads every model that `train` left in WORK/artefacts, encodes the passages and queries of the data set that Motherlode encoded
 with it, and compares. Exits with 1 if a cosine is below 0.9999 or if there is nothing to compare.
