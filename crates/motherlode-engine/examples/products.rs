@@ -4,30 +4,14 @@
 //! registers. Time is the process's own CPU time, so that other load on the machine disturbs little; Linux only.
 #![expect(clippy::print_stdout, reason = "an example that reports")]
 
+#[expect(dead_code, reason = "only the loop is needed here")]
+mod limit;
+
 use motherlode_engine::kernel::matrix::{Packing, Panels, Start, Unit, View, ViewMut, multiply};
-use pulp::{Arch, Simd, WithSimd};
+use pulp::Arch;
 
 /// Operations of one measurement.
 const FLOP: f64 = 3e10;
-
-struct Peak;
-
-impl WithSimd for Peak {
-    type Output = ();
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) {
-        const SUMS: usize = 12;
-        let factor = simd.splat_f32s(std::hint::black_box(0.999));
-        let mut sums = [simd.splat_f32s(1.0); SUMS];
-        for _ in 0..FLOP as usize / (2 * SUMS * S::F32_LANES) {
-            for sum in &mut sums {
-                *sum = simd.mul_add_f32s(*sum, factor, factor);
-            }
-        }
-        std::hint::black_box(sums);
-    }
-}
 
 /// CPU seconds of this process, in steps of 1/100.
 fn cpu_seconds() -> f64 {
@@ -60,7 +44,7 @@ fn product_rate(unit: Unit, rows: usize, inner: usize, columns: usize) -> f64 {
 }
 
 fn main() {
-    let peak = rate(|| Arch::new().dispatch(Peak));
+    let peak = rate(|| Arch::new().dispatch(limit::MultiplyAdd { flop: FLOP }));
     println!("peak: {peak:.1} GFLOP/s");
     for (rows, inner, columns) in [
         (256, 384, 1152),

@@ -8,8 +8,9 @@ use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
 /// A loop of fused multiply-adds on registers.
-struct MultiplyAdd {
-    flop: f64,
+pub(crate) struct MultiplyAdd {
+    /// Operations to do.
+    pub(crate) flop: f64,
 }
 
 impl WithSimd for MultiplyAdd {
