@@ -24,9 +24,13 @@ mod adapter;
 mod block;
 mod config;
 mod families;
+mod footprint;
 mod gradient;
 pub mod kernel;
+mod language_head;
+mod language_model;
 mod layout;
+mod learner;
 mod names;
 mod network;
 mod optimizer;
@@ -40,9 +44,11 @@ mod weights;
 use std::path::Path;
 
 use motherlode::Result;
-use motherlode::engine::{Embeddings, Encoder, Engine, LoadOptions, TokenBatch, Trainable};
+use motherlode::engine::{Embeddings, Encoder, Engine, Footprint, LoadOptions, TokenBatch, Trainable, TrainableLm};
 
 use crate::config::ModelFolder;
+use crate::footprint::Planner;
+use crate::language_model::CpuTrainableLm;
 use crate::network::Network;
 use crate::span::Masks;
 use crate::trainer::CpuTrainable;
@@ -60,6 +66,18 @@ impl Engine for CpuEngine {
 
     fn trainable(&self, folder: &Path, options: &LoadOptions) -> Result<Box<dyn Trainable>> {
         Ok(Box::new(CpuTrainable::open(folder, options)?))
+    }
+
+    fn trainable_lm(&self, folder: &Path, options: &LoadOptions) -> Result<Box<dyn TrainableLm>> {
+        Ok(Box::new(CpuTrainableLm::open(folder, options)?))
+    }
+
+    fn encoding_footprint(&self, folder: &Path, options: &LoadOptions, longest: usize) -> Result<Footprint> {
+        Ok(Planner::new(&ModelFolder::open(folder, options)?.shape, options)?.encoding(longest))
+    }
+
+    fn training_footprint(&self, folder: &Path, options: &LoadOptions, lengths: &[usize]) -> Result<Footprint> {
+        Planner::new(&ModelFolder::open(folder, options)?.shape, options)?.training(lengths)
     }
 }
 

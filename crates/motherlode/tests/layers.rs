@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 /// Rooms in order; those of one line may import one another.
 const ORDER: [&[&str]; 25] = [
     &["error"],
-    &["config", "random", "progress", "mapped", "lines"],
+    &["config", "random", "progress", "mapped", "memory", "lines"],
     &["engine"],
     &["artefact"],
     &["corpus"],

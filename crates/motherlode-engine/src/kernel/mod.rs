@@ -32,6 +32,8 @@ macro_rules! vectorised {
 pub mod adamw;
 pub mod attention;
 mod bfloat16;
+pub(crate) mod buffer;
+pub mod cross_entropy;
 pub mod dropout;
 pub mod embedding;
 pub mod gated;
