@@ -302,8 +302,8 @@ def language_loss(model, sequences, predicted):
     losses = []
     for sequence, marks in zip(sequences, predicted):
         logits = model(input_ids=torch.tensor([sequence])).logits[0, :-1]
-        each = torch.nn.functional.cross_entropy(logits, torch.tensor(sequence[1:]), reduction="none")
-        losses.append(each[torch.tensor(marks[1:])])
+        each = torch.nn.functional.cross_entropy(logits, torch.tensor(sequence[1:], dtype=torch.long), reduction="none")
+        losses.append(each[torch.tensor(marks[1:], dtype=torch.bool)])
     return torch.cat(losses).mean()
 
 

@@ -117,7 +117,7 @@ impl Learner {
             |(span, _)| span.ids.len(),
             |(span, memory)| {
                 network.workers.with(|Worker { kept, scratch, .. }| {
-                    kept.for_backward = true;
+                    kept.for_backward = false;
                     network.forward(span, memory, kept, scratch);
                 });
             },
