@@ -221,9 +221,11 @@ impl Planner {
     }
 
     fn refuse(&self, pieces: &[Piece]) -> Error {
+        // Short sequences share a span.
+        let packed = largest(pieces).tokens.min(Span::MOST_TOKENS);
         let fits = |length: &usize| {
-            let piece = Piece { tokens: *length, longest: *length };
-            self.span(*length, true) as u64 <= self.room(&[piece], true)
+            let piece = Piece { tokens: packed.max(*length), longest: *length };
+            self.span(piece.tokens, true) as u64 <= self.room(&[piece], true)
         };
         let lengths: Vec<usize> = (1..=largest(pieces).longest).collect();
         let remedy = match lengths.partition_point(fits) {

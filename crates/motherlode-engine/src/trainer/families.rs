@@ -10,6 +10,7 @@ use super::tests::{assert_slopes, state};
 use super::*;
 use crate::CpuEngine;
 use crate::kernel::testing::{assert_close, noise};
+use crate::tiny::write_random_encoder;
 
 const FAMILIES: [&str; 7] = ["bert", "xlm-roberta", "modern-bert", "qwen2", "qwen3", "llama", "mistral"];
 /// Families for which peft made adapters.
@@ -304,17 +305,24 @@ fn gradients_do_not_depend_on_memory() {
 
 #[test]
 fn too_little_memory_is_refused_with_what_would_fit() {
+    let (folder, config) = (
+        tempfile::tempdir().unwrap(),
+        serde_json::json!({
+            "model_type": "bert", "vocab_size": 50, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2,
+            "intermediate_size": 32, "hidden_act": "gelu", "max_position_embeddings": 512, "type_vocab_size": 2,
+            "layer_norm_eps": 1e-12,
+        }),
+    );
+    write_random_encoder(folder.path(), &config, 1).unwrap();
     let refusal = |memory: u64| {
         let options = LoadOptions { memory: Some(memory), ..Default::default() };
-        CpuEngine.training_footprint(&folder("bert"), &options, &[20; 50]).err().map(|error| error.to_string())
+        CpuEngine.training_footprint(folder.path(), &options, &[500; 4]).err().map(|error| error.to_string())
     };
     let message = refusal(1000).unwrap();
     assert!(message.contains("training needs at least") && message.contains("`memory` allows 1000 B"), "{message}");
     assert!(message.contains("`train.lora`"), "{message}");
-    let (_, enough) = *recomputations("bert", &LoadOptions::default(), &[20; 50]).last().unwrap();
-    let messages = (0..256).filter_map(|part| refusal(enough / 256 * part));
-    let message = messages.last().unwrap();
-    assert!(message.contains("tokens would fit (`encoder.passage_length`)"), "{message}");
+    let message = (1..1 << 14).map_while(|kibibytes| refusal(kibibytes << 10)).last().unwrap();
+    assert!(message.contains("sequences of up to 4") && message.contains("`encoder.passage_length`"), "{message}");
 }
 
 #[test]
