@@ -234,8 +234,8 @@ impl Planner {
             }
             length => format!("sequences of up to {length} tokens would fit (`encoder.passage_length`)"),
         };
-        let smallest = Recomputation { layers: true, groups: pieces.len() };
-        let needed = self.training_footprint(&[largest(pieces)], Recomputation { groups: 1, ..smallest });
+        let smallest = Recomputation { layers: true, groups: 1 };
+        let needed = self.training_footprint(&[largest(pieces)], smallest);
         let limit = readable(self.limit);
         Error::config(format!("training needs at least {needed}, but {} {limit}; {remedy}", self.limited_by))
     }
