@@ -28,7 +28,7 @@ mod footprint;
 mod gradient;
 pub mod kernel;
 mod language_head;
-mod language_model;
+mod trainable_lm;
 mod layout;
 mod learner;
 mod names;
@@ -48,7 +48,7 @@ use motherlode::engine::{Embeddings, Encoder, Engine, Footprint, LoadOptions, To
 
 use crate::config::ModelFolder;
 use crate::footprint::Planner;
-use crate::language_model::CpuTrainableLm;
+use crate::trainable_lm::CpuTrainableLm;
 use crate::network::Network;
 use crate::span::Masks;
 use crate::trainer::CpuTrainable;

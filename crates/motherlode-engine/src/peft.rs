@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 
 use crate::adapter::{Adapters, all_parts};
 use crate::config::read_json;
-use crate::language_model::PREFIX;
+use crate::trainable_lm::PREFIX;
 use crate::layout::Layout;
 use crate::shape::{Output, Shape};
 use crate::tiny::write_json;
