@@ -28,7 +28,6 @@ mod footprint;
 mod gradient;
 pub mod kernel;
 mod language_head;
-mod trainable_lm;
 mod layout;
 mod learner;
 mod names;
@@ -38,6 +37,7 @@ mod peft;
 mod shape;
 mod span;
 pub mod tiny;
+mod trainable_lm;
 mod trainer;
 mod weights;
 
@@ -48,9 +48,9 @@ use motherlode::engine::{Embeddings, Encoder, Engine, Footprint, LoadOptions, To
 
 use crate::config::ModelFolder;
 use crate::footprint::Planner;
-use crate::trainable_lm::CpuTrainableLm;
 use crate::network::Network;
 use crate::span::Masks;
+use crate::trainable_lm::CpuTrainableLm;
 use crate::trainer::CpuTrainable;
 
 /// The engine that computes on the CPU, on the threads of rayon's current pool.

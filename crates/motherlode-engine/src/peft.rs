@@ -10,10 +10,10 @@ use serde_json::{Map, Value, json};
 
 use crate::adapter::{Adapters, all_parts};
 use crate::config::read_json;
-use crate::trainable_lm::PREFIX;
 use crate::layout::Layout;
 use crate::shape::{Output, Shape};
 use crate::tiny::write_json;
+use crate::trainable_lm::PREFIX;
 use crate::weights::{self, PREFIXES};
 
 /// The file that makes a folder one of adapters.
