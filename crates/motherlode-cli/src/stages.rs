@@ -1,6 +1,7 @@
 //! One verb a stage: paths are arguments, knobs come from `--config` and `--set`.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::Context;
 use clap::{Args, ValueEnum};
@@ -72,12 +73,16 @@ struct Answers {
     /// JSON Lines files of recorded answers.
     #[arg(long)]
     recorded: Vec<PathBuf>,
+    /// Downloads of embedded models are kept here.
+    #[arg(long, default_value = "work/cache")]
+    cache: PathBuf,
 }
 
 impl Answers {
     /// The ledger with the servers that section [llm] names behind it.
     fn open(&self, knobs: &Knobs) -> anyhow::Result<Llm> {
-        Ok(Llm::open(&self.ledger, &self.recorded, &knobs.section("llm")?)?)
+        let llm = Llm::open(&self.ledger, &self.recorded, &knobs.section("llm")?)?;
+        Ok(llm.run_with(Arc::new(CpuEngine), &self.cache))
     }
 }
 
@@ -118,6 +123,15 @@ enum What {
     Dataset,
     /// A model, as section [model] says.
     Model,
+    /// A single file of the package mirror, such as a language model, as `file.name` says.
+    File,
+}
+
+/// Section [file].
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    name: String,
 }
 
 impl Fetch {
@@ -128,6 +142,11 @@ impl Fetch {
                 fetch::dataset(&self.knobs.section("dataset")?, self.knobs.seed, &self.knobs.out, &progress)?
             }
             What::Model => fetch::model(&self.knobs.section("model")?, &self.cache, &self.knobs.out, &progress)?,
+            What::File => {
+                let File { name } = self.knobs.section("file")?;
+                fetch::file_to(&name, &self.cache, &self.knobs.out, &progress)?;
+                return Ok(self.knobs.out.display().to_string());
+            }
         };
         Ok(told(&artefact))
     }

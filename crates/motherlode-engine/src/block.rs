@@ -119,12 +119,34 @@ struct Heads {
 impl Block<'_> {
     /// Takes `kept.input` through the block; `output` becomes tokens × H.
     pub(crate) fn forward(&self, span: &Span, kept: &mut Kept, scratch: &mut Scratch, output: &mut Vec<f32>) {
-        self.attend(span, kept, scratch);
+        let attention = self.attention(span);
+        self.forward_with(span, kept, scratch, output, |projected, context, scratch| {
+            attention.forward(projected, context, scratch);
+        });
+    }
+
+    /// As [`forward`](Self::forward), with another attention: from queries, keys and values, turned by their positions, to
+    /// contexts.
+    pub(crate) fn forward_with(
+        &self,
+        span: &Span,
+        kept: &mut Kept,
+        scratch: &mut Scratch,
+        output: &mut Vec<f32>,
+        attention: impl FnOnce(&[f32], &mut [f32], &mut attention::Scratch),
+    ) {
+        self.attend(span, kept, scratch, attention);
         self.feed_forward(span, kept, scratch, output);
     }
 
     /// middle = norm(input + dropout(merge(attention(projection(input))))), or with the norm around the second input.
-    fn attend(&self, span: &Span, kept: &mut Kept, scratch: &mut Scratch) {
+    fn attend(
+        &self,
+        span: &Span,
+        kept: &mut Kept,
+        scratch: &mut Scratch,
+        attend: impl FnOnce(&[f32], &mut [f32], &mut attention::Scratch),
+    ) {
         let Scratch { narrow, linear, attention, heads, .. } = scratch;
         if self.norm_before_attention() {
             norm_forward(&kept.input, self.attention_norm(), &mut kept.attention_norm, &mut kept.attended);
@@ -133,7 +155,7 @@ impl Block<'_> {
         self.linear(Map::Projection, span, source, &mut kept.projected, linear);
         self.place(span, kept, heads);
         kept.context.resize(span.ids.len() * self.shape.context(), 0.0);
-        self.attention(span).forward(&kept.projected, &mut kept.context, attention);
+        attend(&kept.projected, &mut kept.context, attention);
         self.linear(Map::Merge, span, &kept.context, narrow, linear);
         span.dropout.apply(Site::Attention { layer: self.layer }, span.first_token, self.shape.hidden, narrow);
         add(narrow, &kept.input);
@@ -389,7 +411,7 @@ impl Block<'_> {
     /// Queries and keys, which stand side by side.
     fn turned<'b>(&self, span: &'b Span) -> Rows<'b> {
         let Shape { heads, groups, .. } = self.shape;
-        Rows { stride: self.shape.projected(), heads: heads + groups, sequences: &span.sequences }
+        Rows { stride: self.shape.projected(), heads: heads + groups, sequences: &span.sequences, starts: &span.starts }
     }
 
     /// Copies the columns of some heads, token after token.

@@ -7,6 +7,8 @@
 //! of a sequence does not depend on its batch, and no result on the number of threads, bit for bit. There is no
 //! autograd: each kernel and the block written on them have their backward pass beside the forward pass.
 //!
+//! Language models are read from GGUF files and continue texts, on the same blocks.
+//!
 //! From the outside in: `trainer` and `network` (the encoder), `block` (one transformer block), [`kernel`] (slices).
 //! The families differ by data alone: `families` makes a `shape` of a configuration, and `names` has the tensors' names.
 #![cfg_attr(
@@ -26,6 +28,7 @@ mod config;
 mod families;
 mod gradient;
 pub mod kernel;
+mod language_model;
 mod layout;
 mod names;
 mod network;
@@ -38,11 +41,14 @@ mod trainer;
 mod weights;
 
 use std::path::Path;
+use std::sync::Arc;
 
 use motherlode::Result;
-use motherlode::engine::{Embeddings, Encoder, Engine, LoadOptions, TokenBatch, Trainable};
+use motherlode::engine::{Embeddings, Encoder, Engine, LanguageModel, LoadOptions, Precision, TokenBatch, Trainable};
+use motherlode::gguf::Gguf;
 
 use crate::config::ModelFolder;
+use crate::language_model::Decoder;
 use crate::network::Network;
 use crate::span::Masks;
 use crate::trainer::CpuTrainable;
@@ -60,6 +66,10 @@ impl Engine for CpuEngine {
 
     fn trainable(&self, folder: &Path, options: &LoadOptions) -> Result<Box<dyn Trainable>> {
         Ok(Box::new(CpuTrainable::open(folder, options)?))
+    }
+
+    fn language_model(&self, file: Arc<Gguf>, precision: Precision) -> Result<Box<dyn LanguageModel>> {
+        Ok(Box::new(Decoder::open(file, precision)?))
     }
 }
 

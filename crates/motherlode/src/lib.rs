@@ -11,6 +11,7 @@ pub mod evaluate;
 pub mod fetch;
 pub mod fuse;
 pub mod generate;
+pub mod gguf;
 pub mod index;
 pub mod judge;
 pub mod lines;

@@ -5,9 +5,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Rooms in order; those of one line may import one another.
-const ORDER: [&[&str]; 25] = [
+const ORDER: [&[&str]; 26] = [
     &["error"],
     &["config", "random", "progress", "mapped", "lines"],
+    &["gguf"],
     &["engine"],
     &["artefact"],
     &["corpus"],

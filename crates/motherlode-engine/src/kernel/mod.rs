@@ -32,6 +32,7 @@ macro_rules! vectorised {
 pub mod adamw;
 pub mod attention;
 mod bfloat16;
+pub mod continued;
 pub mod dropout;
 pub mod embedding;
 pub mod gated;

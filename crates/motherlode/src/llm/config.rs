@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::embedded::EmbeddedModel;
 use crate::error::{Error, Result};
 
 /// How language models are reached, and what may be spent.
@@ -11,6 +12,8 @@ pub struct LlmConfig {
     /// Base addresses of OpenAI-compatible servers, such as `http://127.0.0.1:8080/v1` (`/v1` may be left out). All
     /// must serve the same models; queries are spread over them. None: only what the ledger holds is answered.
     pub endpoints: Vec<String>,
+    /// Models that run in this process, from GGUF files; the servers are not asked for these.
+    pub embedded: Vec<EmbeddedModel>,
     /// The environment variable that holds the key of the servers, such as `OPENAI_API_KEY`; none: no key is sent.
     pub api_key_env: Option<String>,
     /// Requests in flight over all servers; at least one a server.
@@ -35,6 +38,7 @@ impl Default for LlmConfig {
     fn default() -> Self {
         Self {
             endpoints: Vec::new(),
+            embedded: Vec::new(),
             api_key_env: None,
             concurrency: 8,
             timeout_seconds: 120.0,

@@ -1,4 +1,5 @@
-//! Language models: requests, the ledger that keeps every answer, and the client of OpenAI-compatible servers.
+//! Language models: requests, the ledger that keeps every answer, the client of OpenAI-compatible servers, and models
+//! that run in this process.
 //!
 //! Asking a language model is the pipeline's only impure step. Every request has a [key](Request::key) made of the
 //! model's name, the prompt's version, the parameters and the texts, never of the server's address. [`Llm::ask`] looks
@@ -10,26 +11,33 @@
 //! [`Error::Data`] where an answer is missing and no server is configured.
 
 mod budget;
+mod chat;
 mod client;
 mod config;
+mod embedded;
 mod ledger;
 mod pool;
 mod request;
+mod speech;
 #[cfg(test)]
 pub(crate) mod stand_in;
 
 pub use budget::Usage;
 pub use config::LlmConfig;
+pub use embedded::EmbeddedModel;
 pub use ledger::{Holding, Imported, Ledger};
 pub use request::{Answer, Message, Parameters, Request, Role, estimate_tokens, fence};
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use crate::engine::Engine;
 use crate::error::{Error, Result};
 use crate::progress::Progress;
 use budget::Meter;
 use client::Client;
+use embedded::Embedded;
 
 /// What became of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,6 +66,7 @@ pub enum Unanswered {
 pub struct Llm {
     ledger: Ledger,
     client: Client,
+    embedded: Embedded,
     meter: Meter,
     threads: usize,
 }
@@ -74,7 +83,20 @@ impl Llm {
             ledger.import_jsonl(path)?;
         }
         let threads = config.concurrency.max(config.endpoints.len());
-        Ok(Self { ledger, client: Client::new(config), meter: Meter::new(config), threads })
+        Ok(Self {
+            ledger,
+            client: Client::new(config),
+            embedded: Embedded::new(&config.embedded),
+            meter: Meter::new(config),
+            threads,
+        })
+    }
+
+    /// Lets the embedded models of the configuration run on `engine`; what they need is downloaded to `cache`.
+    #[must_use]
+    pub fn run_with(mut self, engine: Arc<dyn Engine>, cache: &Path) -> Self {
+        self.embedded.run_with(engine, cache);
+        self
     }
 
     /// The ledger.
@@ -87,12 +109,17 @@ impl Llm {
         self.client.endpoints() > 0
     }
 
+    /// Whether somebody can answer for this model.
+    fn is_reachable(&self, model: &str) -> bool {
+        self.has_endpoint() || self.embedded.has(model)
+    }
+
     /// What was sent, taken from the ledger and paid since this was opened.
     pub fn usage(&self) -> Usage {
         self.meter.usage()
     }
 
-    /// Answers requests: from the ledger, or else from the servers.
+    /// Answers requests: from the ledger, or else from embedded models and servers.
     ///
     /// A group holds the requests of one query: one thread sends them one after the other to one server, so that they
     /// share its prefix cache. Equal requests are sent once. Once the budget is reached, whatever is not in the ledger
@@ -107,7 +134,14 @@ impl Llm {
         let keys: Vec<Vec<String>> = groups.iter().map(|group| group.iter().map(Request::key).collect()).collect();
         let mut replies = self.look_up(&keys)?;
         let missing = missing(groups, &keys, &replies);
-        let answered = pool::run(self, &missing, progress)?;
+        let mut answered = HashMap::new();
+        for (model, missing) in by_model(missing) {
+            answered.extend(if self.embedded.has(model) {
+                self.embedded.run(self, model, &missing, progress)?
+            } else {
+                pool::run(self, &missing, progress)?
+            });
+        }
         self.meter.hit(keys.iter().flatten().filter(|key| replies.contains_key(*key)).count());
         replies.extend(answered);
         let reply = |key: &String| replies.get(key).cloned().expect("every key was looked up or asked for");
@@ -116,7 +150,7 @@ impl Llm {
 
     /// The error that [`ask`](Self::ask) would end with because answers are missing and no server is configured.
     pub fn check(&self, groups: &[Vec<Request>]) -> Result<()> {
-        if self.has_endpoint() {
+        if groups.iter().flatten().all(|request| self.is_reachable(&request.model)) {
             return Ok(());
         }
         let keys: Vec<Vec<String>> = groups.iter().map(|group| group.iter().map(Request::key).collect()).collect();
@@ -154,14 +188,25 @@ impl Llm {
         let first = missing[0][0];
         Error::data(format!(
             "{count} answers of language models are not in the ledger {} and no server is configured; the first is \
-             `{}` of {} by the model `{}`; set llm.endpoints to an OpenAI-compatible server of that model, or give \
-             recorded answers",
+             `{}` of {} by the model `{}`; set llm.endpoints to an OpenAI-compatible server of that model, or \
+             llm.embedded to its file, or give recorded answers",
             self.ledger.path().display(),
             first.prompt,
             first.about,
             first.model
         ))
     }
+}
+
+/// The requests of each model, by group; models in ascending order of their names.
+fn by_model<'a>(groups: Vec<Vec<&'a Request>>) -> BTreeMap<&'a str, Vec<Vec<&'a Request>>> {
+    let mut models: BTreeMap<&str, Vec<Vec<&Request>>> = BTreeMap::new();
+    for group in groups {
+        let mut parts: BTreeMap<&str, Vec<&Request>> = BTreeMap::new();
+        group.into_iter().for_each(|request| parts.entry(&request.model).or_default().push(request));
+        parts.into_iter().for_each(|(model, part)| models.entry(model).or_default().push(part));
+    }
+    models
 }
 
 /// The requests without a reply, each once, by group; groups that miss nothing are left out.

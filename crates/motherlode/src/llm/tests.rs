@@ -7,6 +7,8 @@ use serde_json::json;
 
 use super::stand_in::{Play, StandIn, completion};
 use super::*;
+use crate::engine::{Choose, Encoder, LanguageModel, LoadOptions, Next, Precision, Trainable};
+use crate::gguf::Gguf;
 use crate::progress::Watcher;
 
 fn request(text: &str) -> Request {
@@ -300,4 +302,128 @@ fn the_key_is_sent_and_shown_nowhere() {
     let mut exported = Vec::new();
     llm.ledger().export_jsonl(&mut exported, Path::new("out"), None).unwrap();
     assert!(!String::from_utf8(exported).unwrap().contains(&secret));
+}
+
+/// Writes a GGUF file without weights: a tokenizer of bytes with two control tokens, and a chat template.
+pub(super) fn byte_model(path: &Path) {
+    let text = |text: &str| [&(text.len() as u64).to_le_bytes()[..], text.as_bytes()].concat();
+    let list = |kind: u32, items: Vec<Vec<u8>>| {
+        [&kind.to_le_bytes()[..], &(items.len() as u64).to_le_bytes(), &items.concat()].concat()
+    };
+    let printed = |byte: u8| matches!(byte, b'!'..=b'~' | 0xa1..=0xac | 0xae..=0xff);
+    let mut others = (256..).filter_map(char::from_u32);
+    let mut tokens: Vec<Vec<u8>> = Vec::new();
+    for byte in 0..=255_u8 {
+        let character = if printed(byte) { char::from(byte) } else { others.next().unwrap() };
+        tokens.push(text(&character.to_string()));
+    }
+    tokens.extend([text("<|start|>"), text("<|end|>")]);
+    let types = (0..258).map(|token: i32| (if token < 256 { 1_i32 } else { 3 }).to_le_bytes().to_vec()).collect();
+    let template = "{% for message in messages %}<|start|>{{ message['role'] }}\n{{ message.content.strip() }}<|end|>\n\
+                    {% endfor %}{% if add_generation_prompt %}<|start|>assistant\n{% endif %}";
+    let settings = [
+        ("tokenizer.ggml.model", 8_u32, text("gpt2")),
+        ("tokenizer.ggml.pre", 8, text("default")),
+        ("tokenizer.ggml.tokens", 9, list(8, tokens)),
+        ("tokenizer.ggml.token_type", 9, list(5, types)),
+        ("tokenizer.ggml.merges", 9, list(8, Vec::new())),
+        ("tokenizer.ggml.eos_token_id", 4, 257_u32.to_le_bytes().to_vec()),
+        ("tokenizer.chat_template", 8, text(template)),
+    ];
+    let mut bytes = [b"GGUF".to_vec(), 3_u32.to_le_bytes().to_vec(), 0_u64.to_le_bytes().to_vec()].concat();
+    bytes.extend((settings.len() as u64).to_le_bytes());
+    for (name, kind, value) in settings {
+        bytes.extend([text(name), kind.to_le_bytes().to_vec(), value].concat());
+    }
+    std::fs::write(path, bytes).unwrap();
+}
+
+/// Says `2` where it may, and ends; a prompt may have 200 tokens with its answer.
+struct Optimist;
+
+impl Engine for Optimist {
+    fn encoder(&self, _: &Path, _: &LoadOptions) -> Result<Box<dyn Encoder>> {
+        unreachable!("nothing is encoded")
+    }
+
+    fn trainable(&self, _: &Path, _: &LoadOptions) -> Result<Box<dyn Trainable>> {
+        unreachable!("nothing is trained")
+    }
+
+    fn language_model(&self, _: Arc<Gguf>, _: Precision) -> Result<Box<dyn LanguageModel>> {
+        Ok(Box::new(Self))
+    }
+}
+
+impl LanguageModel for Optimist {
+    fn longest(&self) -> usize {
+        200
+    }
+
+    fn vocabulary(&self) -> usize {
+        258
+    }
+
+    fn continue_texts(&self, groups: &[Vec<Vec<u32>>], choose: &Choose) -> Result<()> {
+        let scores: Vec<f32> = (0..258).map(|token| if token == usize::from(b'2') { 1.0 } else { 0.0 }).collect();
+        for (group, prompts) in groups.iter().enumerate() {
+            for prompt in 0..prompts.len() {
+                while choose(group, prompt, &scores) != Next::End {}
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Room {
+    /// With the model `tiny` in the process.
+    fn embedded(&self, change: impl FnOnce(&mut LlmConfig)) -> Llm {
+        let path = self.folder.path().join("tiny.gguf");
+        byte_model(&path);
+        let file = path.display().to_string();
+        let tiny = EmbeddedModel { name: "tiny".into(), file, precision: Precision::F32 };
+        let mut config = LlmConfig { embedded: vec![tiny], ..LlmConfig::default() };
+        change(&mut config);
+        self.open(&config).run_with(Arc::new(Optimist), self.folder.path())
+    }
+}
+
+fn graded(text: &str) -> Request {
+    let grade = json!({"enum": [0, 1, 2]});
+    let schema = json!({"properties": {"a": grade, "b": grade}, "required": ["a", "b"]});
+    Request { parameters: Parameters { schema: Some(schema), ..Parameters::greedy(32) }, ..request(text) }
+}
+
+#[test]
+fn an_embedded_model_answers_into_the_ledger() {
+    let room = Room::new();
+    let llm = room.embedded(|_| {});
+    let groups = [vec![graded("q"), graded("r")], vec![graded("q")]];
+    let replies = llm.ask(&groups, &Progress::silent()).unwrap();
+    assert_eq!(text(&replies[0][1]), r#"{"a": 2, "b": 2}"#);
+    assert_eq!(replies[1][0], replies[0][0], "equal requests are asked once");
+    let usage = llm.usage();
+    assert_eq!((usage.calls, llm.ledger().len().unwrap()), (2, 2));
+    assert!(usage.prompt_tokens > 60 && usage.completion_tokens > 10);
+    drop(llm);
+    let later = room.open(&LlmConfig::default());
+    assert_eq!(text(&later.ask(&groups, &Progress::silent()).unwrap()[0][0]), r#"{"a": 2, "b": 2}"#);
+}
+
+#[test]
+fn prompts_that_are_too_long_are_counted_before_anything_is_asked() {
+    let room = Room::new();
+    let llm = room.embedded(|_| {});
+    let groups = [vec![graded("q"), graded(&"long ".repeat(40)), graded(&"longer ".repeat(40))]];
+    let error = llm.ask(&groups, &Progress::silent()).unwrap_err().to_string();
+    assert!(error.contains("2 prompts") && error.contains("200 tokens") && error.contains("query `long"), "{error}");
+    assert!(llm.ledger().is_empty().unwrap());
+}
+
+#[test]
+fn an_embedded_model_keeps_to_the_budget() {
+    let room = Room::new();
+    let llm = room.embedded(|config| config.max_calls = Some(1));
+    let replies = llm.ask(&[vec![graded("q"), graded("r")]], &Progress::silent()).unwrap();
+    assert_eq!(replies[0][1], Reply::Unanswered(Unanswered::Budget));
 }

@@ -160,7 +160,7 @@ struct Measured {
 
 /// Encodes a sample of passages of all languages.
 fn measure(workshop: &Workshop<'_>, settings: &Settings, dataset: &Dataset, model: &Artefact) -> Result<Measured> {
-    let encoder = TextEncoder::open(workshop.engine(), model.folder(), &settings.encoder)?;
+    let encoder = TextEncoder::open(&**workshop.engine(), model.folder(), &settings.encoder)?;
     let share = SAMPLE.div_ceil(dataset.partitions.len());
     let mut passages: Vec<Passage<'_>> = Vec::new();
     for partition in &dataset.partitions {
