@@ -88,6 +88,8 @@ enum Verb {
     Judge(stages::Judge),
     /// Find more negatives by queries that a language model writes.
     Generate(stages::Generate),
+    /// Tell what other miners or verdict policies would do with stored candidates and judgements; nothing is asked.
+    WhatIf(stages::WhatIf),
     /// Sort passages into topics.
     Topic(stages::Topic),
     /// Make training examples, each negative with its provenance, and set validation queries aside.
@@ -138,6 +140,7 @@ fn run(verb: Verb, terminal: &Terminal) -> anyhow::Result<String> {
         Verb::Mine(arguments) => arguments.run(terminal),
         Verb::Judge(arguments) => arguments.run(terminal),
         Verb::Generate(arguments) => arguments.run(terminal),
+        Verb::WhatIf(arguments) => arguments.run(terminal),
         Verb::Topic(arguments) => arguments.run(terminal),
         Verb::Sample(arguments) => arguments.run(terminal),
         Verb::Batch(arguments) => arguments.run(terminal),

@@ -30,5 +30,6 @@ pub mod search;
 pub mod text;
 pub mod topic;
 pub mod train;
+pub mod what_if;
 
 pub use error::{Error, Result};

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Rooms in order; those of one line may import one another.
-const ORDER: [&[&str]; 26] = [
+const ORDER: [&[&str]; 27] = [
     &["error"],
     &["config", "random", "progress", "mapped", "lines"],
     &["gguf"],
@@ -25,6 +25,7 @@ const ORDER: [&[&str]; 26] = [
     &["fuse"],
     &["mine"],
     &["judge"],
+    &["what_if"],
     &["generate"],
     &["topic"],
     &["sample"],

@@ -38,6 +38,12 @@ impl Speech {
     /// A schema that is no object of enumerated values.
     pub(super) fn new(request: &Request) -> Result<Self> {
         let parameters = &request.parameters;
+        if parameters.labels.is_some() {
+            return Err(Error::config(format!(
+                "the embedded model `{}` gives no probabilities; let judge.cascade.model name a model of a server",
+                request.model
+            )));
+        }
         let fields = parameters.schema.as_ref().map(fields).transpose()?;
         Ok(Self {
             text: if fields.is_some() { "{".to_owned() } else { String::new() },

@@ -337,8 +337,12 @@ impl Walk<'_> {
         if config.method == judge::Method::None {
             return Ok(None);
         }
-        let place = Place::new("judge", config)?.seed(SEED_OF_DATA).input("candidates", candidates);
-        let inputs = JudgeInputs { dataset: &base.dataset, candidates, split: Split::Train };
+        let labels = &self.settings.labels;
+        let mut place = Place::new("judge", config)?.seed(SEED_OF_DATA).input("candidates", candidates);
+        if let Some(digest) = judge::labels_digest(labels)? {
+            place = place.word("labels", &digest);
+        }
+        let inputs = JudgeInputs { dataset: &base.dataset, candidates, split: Split::Train, labels };
         let make = |out: &Path| judge::judge(&inputs, config, SEED_OF_DATA, self.llm()?, out, self.workshop.progress());
         self.workshop.stage(&place, make).map(Some)
     }
