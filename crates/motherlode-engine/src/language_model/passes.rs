@@ -26,7 +26,7 @@ const SHARED: usize = 16;
 /// The keys and values, layer by layer, of the tokens that follow on `before`.
 #[derive(Debug)]
 struct Context {
-    before: Option<Arc<Context>>,
+    before: Option<Arc<Self>>,
     /// Tokens, those before included.
     length: usize,
     layers: Vec<Memory>,

@@ -76,10 +76,10 @@ pub fn file(name: &str, cache: &Path, progress: &Progress<'_>) -> Result<PathBuf
     }
 }
 
-/// As [`file`], and gives the file the name `out` too: linked to the cache where the disk allows it, else copied.
+/// As [`file()`], and gives the file the name `out` too: linked to the cache where the disk allows it, else copied.
 ///
 /// # Errors
-/// As [`file`]; `out` is there already and holds something else.
+/// As [`file()`]; `out` is there already and holds something else.
 pub fn file_to(name: &str, cache: &Path, out: &Path, progress: &Progress<'_>) -> Result<()> {
     let cached = file(name, cache, progress)?;
     let size = |path: &Path| fs::metadata(path).map(|metadata| metadata.len()).map_err(Error::io(path));

@@ -38,7 +38,7 @@ pub enum Setting {
     /// A text.
     Text(String),
     /// Values of one type.
-    List(Vec<Setting>),
+    List(Vec<Self>),
 }
 
 /// A matrix or a vector.
@@ -63,7 +63,7 @@ impl Gguf {
         let file = MappedFile::open(path)?;
         let mut cursor = Cursor { path, bytes: file.bytes(), at: 0 };
         let (settings, tensors) = cursor.header()?;
-        Ok(Self { settings, tensors, file })
+        Ok(Self { file, settings, tensors })
     }
 
     /// Where the file lies.
@@ -163,7 +163,6 @@ struct Cursor<'a> {
 const DEEPEST: usize = 4;
 
 impl<'a> Cursor<'a> {
-    #[expect(clippy::type_complexity, reason = "the two parts of the head, taken apart at once")]
     fn header(&mut self) -> Result<(BTreeMap<String, Setting>, BTreeMap<String, Tensor>)> {
         if self.bytes.get(..4) != Some(b"GGUF") {
             return Err(Error::file(self.path, "expected a GGUF file, got something else"));

@@ -276,7 +276,7 @@ impl Llm {
 }
 
 /// The requests of each model, by group; models in ascending order of their names.
-fn by_model<'a>(groups: Vec<Vec<&'a Request>>) -> BTreeMap<&'a str, Vec<Vec<&'a Request>>> {
+fn by_model(groups: Vec<Vec<&Request>>) -> BTreeMap<&str, Vec<Vec<&Request>>> {
     let mut models: BTreeMap<&str, Vec<Vec<&Request>>> = BTreeMap::new();
     for group in groups {
         let mut parts: BTreeMap<&str, Vec<&Request>> = BTreeMap::new();
