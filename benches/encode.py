@@ -68,13 +68,13 @@ def peer(kind):
 
 def check(tokens):
     ours = np.fromfile(FOLDER / "ours.f32", dtype=np.float32)
-    for kind in PEERS:
+    for kind in ("ours bf16", *PEERS):
         assert tokens[kind] == tokens["ours"], f"ours reads {tokens['ours']} tokens, {kind} {tokens[kind]}"
         theirs = np.fromfile(FOLDER / f"{kind}.f32", dtype=np.float32)
         dimension = 384
         a, b = ours.reshape(-1, dimension), theirs.reshape(-1, dimension)
         cosine = ((a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)).min()
-        assert cosine > (0.99 if kind == "bf16" else 0.9999), f"{kind}: lowest cosine with ours {cosine}"
+        assert cosine > (0.99 if kind.endswith("bf16") else 0.9999), f"{kind}: lowest cosine with ours {cosine}"
         print(f"vectors: lowest cosine between ours and {kind} {cosine:.6f}")
 
 
@@ -93,19 +93,22 @@ def main():
     count = -(-options.passages // len(names))
     passages = [text for name in names for text in texts.spread(list(texts.corpus(data, name).values()), count)]
     (FOLDER / "texts.json").write_text(json.dumps(passages))
-    command = [*side.ours("encode"), side.WORK / "model", FOLDER / "texts.json", LENGTH, FOLDER / "ours.f32"]
-    sides = [side.Side("ours", command, options.threads)]
+    sides = []
+    for name, precision in (("ours", "f32"), ("ours bf16", "bf16")):
+        command = [*side.ours("encode"), side.WORK / "model", FOLDER / "texts.json", LENGTH, FOLDER / f"{name}.f32"]
+        sides.append(side.Side(name, [*command, precision], options.threads))
     sides += [side.Side(kind, side.theirs(__file__, kind), options.threads) for kind in PEERS]
     tokens = {one.name: one.ready["tokens"] for one in sides}
-    batches = ", ".join(f"{one.name} {one.ready['batch_size']}" for one in sides[1:])
+    batches = ", ".join(f"{one.name} {one.ready['batch_size']}" for one in sides[2:])
     print(f"{len(passages)} passages of {data.name}, {tokens['ours']} tokens; batch sizes: {batches}", flush=True)
     side.interleave(sides, options.repeats)
     check(tokens)
-    ours, share = tokens["ours"] / sides[0].median(), side.limit_share(sides[0])
-    for one in sides[1:]:
-        theirs = tokens["ours"] / one.median()
-        name = f"sentence-transformers {one.name}"
-        side.line("encode", name, ours, theirs, "tokens/s", options.threads, limit_share=share)
+    rates = {one.name: tokens["ours"] / one.median() for one in sides}
+    share = {"limit_share": side.limit_share(sides[0])}
+    for kind in PEERS:
+        if kind != "bf16":
+            side.line("encode", f"sentence-transformers {kind}", rates["ours"], rates[kind], "tokens/s", options.threads, **share)
+        side.line("encode bf16", f"sentence-transformers {kind}", rates["ours bf16"], rates[kind], "tokens/s", options.threads)
 
 
 if __name__ == "__main__":

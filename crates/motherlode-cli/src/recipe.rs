@@ -1,5 +1,7 @@
 //! The verbs over a recipe: `run`, `plan`, `status`, `report`.
 
+use std::sync::Arc;
+
 use anyhow::Context;
 use motherlode::progress::Progress;
 use motherlode::recipe::place::Workshop;
@@ -13,8 +15,7 @@ use crate::terminal::Terminal;
 pub(crate) fn run(arguments: &RecipeArguments, terminal: &Terminal) -> anyhow::Result<String> {
     let variants = settings::load(&arguments.recipe, &arguments.set)?;
     let progress = Progress::new(terminal);
-    let engine = CpuEngine;
-    let workshop = Workshop::new(&arguments.work, &engine, &progress);
+    let workshop = Workshop::new(&arguments.work, Arc::new(CpuEngine), &progress);
     let finished = walk::run(&workshop, &variants)?;
     terminal.finish();
     Ok(told(&finished))
@@ -23,8 +24,8 @@ pub(crate) fn run(arguments: &RecipeArguments, terminal: &Terminal) -> anyhow::R
 /// Writes the pages from what is there; prints the comparison and where the page is.
 pub(crate) fn report(arguments: &RecipeArguments, _terminal: &Terminal) -> anyhow::Result<String> {
     let variants = settings::load(&arguments.recipe, &arguments.set)?;
-    let (engine, silent) = (CpuEngine, Progress::silent());
-    let workshop = Workshop::new(&arguments.work, &engine, &silent).only_look();
+    let silent = Progress::silent();
+    let workshop = Workshop::new(&arguments.work, Arc::new(CpuEngine), &silent).only_look();
     let finished = walk::pages(&workshop, &variants);
     Ok(told(&finished.with_context(|| format!("run {} first", arguments.recipe.display()))?))
 }
@@ -37,16 +38,14 @@ fn told(finished: &walk::Finished) -> String {
 pub(crate) fn plan(arguments: &RecipeArguments, terminal: &Terminal) -> anyhow::Result<String> {
     let variants = settings::load(&arguments.recipe, &arguments.set)?;
     let progress = Progress::new(terminal);
-    let engine = CpuEngine;
-    let workshop = Workshop::new(&arguments.work, &engine, &progress);
+    let workshop = Workshop::new(&arguments.work, Arc::new(CpuEngine), &progress);
     Ok(plan::plan(&workshop, &variants)?.to_string())
 }
 
 /// Prints which stages are there.
 pub(crate) fn status(arguments: &RecipeArguments, _terminal: &Terminal) -> anyhow::Result<String> {
     let variants = settings::load(&arguments.recipe, &arguments.set)?;
-    let engine = CpuEngine;
     let silent = Progress::silent();
-    let workshop = Workshop::new(&arguments.work, &engine, &silent).only_look();
+    let workshop = Workshop::new(&arguments.work, Arc::new(CpuEngine), &silent).only_look();
     Ok(status::status(&workshop, &variants))
 }

@@ -1,6 +1,7 @@
 //! One verb a stage: paths are arguments, knobs come from `--config` and `--set`.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::Context;
 use clap::{Args, ValueEnum};
@@ -10,10 +11,12 @@ use motherlode::corpus::Language;
 use motherlode::dataset::{Dataset, Split};
 use motherlode::evaluate::Measurements;
 use motherlode::evaluate::files::{Files, UNJUDGED_QUERIES, evaluate_files, measure_files};
-use motherlode::llm::Llm;
+use motherlode::llm::{BatchFile, Llm};
 use motherlode::progress::Progress;
 use motherlode::recipe::ensemble::Ensemble;
-use motherlode::{batch, encode, evaluate, fetch, fuse, generate, index, judge, mine, sample, search, topic, train};
+use motherlode::{
+    batch, encode, evaluate, fetch, fuse, generate, index, judge, mine, sample, search, topic, train, what_if,
+};
 use motherlode_engine::CpuEngine;
 use serde::de::DeserializeOwned;
 
@@ -72,13 +75,41 @@ struct Answers {
     /// JSON Lines files of recorded answers.
     #[arg(long)]
     recorded: Vec<PathBuf>,
+    /// Downloads of embedded models are kept here.
+    #[arg(long, default_value = "work/cache")]
+    cache: PathBuf,
+    /// Ask nobody: write what is missing as an input file of `OpenAI`'s batch interface, and end.
+    #[arg(long, value_name = "FILE")]
+    batch_out: Option<PathBuf>,
+    /// The output file of such a batch; its answers are taken into the ledger as they are needed.
+    #[arg(long, value_name = "FILE")]
+    batch_in: Vec<PathBuf>,
 }
 
 impl Answers {
     /// The ledger with the servers that section [llm] names behind it.
     fn open(&self, knobs: &Knobs) -> anyhow::Result<Llm> {
-        Ok(Llm::open(&self.ledger, &self.recorded, &knobs.section("llm")?)?)
+        let mut llm = Llm::open(&self.ledger, &self.recorded, &knobs.section("llm")?)?;
+        for path in &self.batch_in {
+            llm = llm.with_batch(path)?;
+        }
+        let llm = llm.run_with(Arc::new(CpuEngine), &self.cache);
+        Ok(if self.batch_out.is_some() { llm.collecting() } else { llm })
     }
+}
+
+/// Writes what was collected for a batch; the text says which files there are.
+fn write_batch(llm: &Llm, path: &Path) -> anyhow::Result<String> {
+    let file = |file: BatchFile| format!("{} requests to {}: {}", file.requests, file.model, file.path.display());
+    let mut lines: Vec<String> = llm.write_batch(path)?.into_iter().map(file).collect();
+    lines.push(match lines.len() {
+        0 => "every answer is there; run again without --batch-out".to_owned(),
+        _ => "send them, and run again with --batch-out and --batch-in until nothing is missing: what is asked later \
+              depends on these answers"
+            .to_owned(),
+    });
+    lines.extend(llm.batch_note().map(|note| format!("note: {note}")));
+    Ok(lines.join("\n"))
 }
 
 /// What was made, in a few lines.
@@ -118,6 +149,15 @@ enum What {
     Dataset,
     /// A model, as section [model] says.
     Model,
+    /// A single file of the package mirror, such as a language model, as `file.name` says.
+    File,
+}
+
+/// Section [file].
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    name: String,
 }
 
 impl Fetch {
@@ -128,6 +168,11 @@ impl Fetch {
                 fetch::dataset(&self.knobs.section("dataset")?, self.knobs.seed, &self.knobs.out, &progress)?
             }
             What::Model => fetch::model(&self.knobs.section("model")?, &self.cache, &self.knobs.out, &progress)?,
+            What::File => {
+                let File { name } = self.knobs.section("file")?;
+                fetch::file_to(&name, &self.cache, &self.knobs.out, &progress)?;
+                return Ok(self.knobs.out.display().to_string());
+            }
         };
         Ok(told(&artefact))
     }
@@ -281,6 +326,9 @@ pub(crate) struct Judge {
     dataset: PathBuf,
     /// Candidates made by `mine`.
     candidates: PathBuf,
+    /// JSON Lines files of labels that people gave to pairs (query, passage, grade, annotator), for calibration.
+    #[arg(long)]
+    labels: Vec<PathBuf>,
     #[command(flatten)]
     answers: Answers,
     #[command(flatten)]
@@ -291,9 +339,14 @@ impl Judge {
     pub(crate) fn run(&self, terminal: &Terminal) -> anyhow::Result<String> {
         let (dataset, candidates) = (dataset(&self.dataset)?, Artefact::open(&self.candidates)?);
         let llm = self.answers.open(&self.knobs)?;
-        let inputs = judge::JudgeInputs { dataset: &dataset, candidates: &candidates, split: Split::Train };
-        let config = self.knobs.section("judge")?;
-        Ok(told(&judge::judge(&inputs, &config, self.knobs.seed, &llm, &self.knobs.out, &Progress::new(terminal))?))
+        let (dataset, candidates, labels) = (&dataset, &candidates, &self.labels[..]);
+        let inputs = judge::JudgeInputs { dataset, candidates, split: Split::Train, labels };
+        let (config, progress) = (self.knobs.section("judge")?, Progress::new(terminal));
+        if let Some(path) = &self.answers.batch_out {
+            judge::rehearse(&inputs, &config, self.knobs.seed, &llm, &progress)?;
+            return write_batch(&llm, path);
+        }
+        Ok(told(&judge::judge(&inputs, &config, self.knobs.seed, &llm, &self.knobs.out, &progress)?))
     }
 }
 
@@ -341,6 +394,10 @@ impl Generate {
             language_model: self.language_model.as_deref(),
         };
         let (config, progress) = (self.knobs.section("generate")?, Progress::new(terminal));
+        if let Some(path) = &self.answers.batch_out {
+            generate::rehearse(&inputs, &config, &llm, &retrieve, &progress)?;
+            return write_batch(&llm, path);
+        }
         Ok(told(&generate::generate(&inputs, &config, &llm, &self.knobs.out, &retrieve, &progress)?))
     }
 
@@ -361,6 +418,46 @@ impl Generate {
             }
         }
         Ok(ensemble)
+    }
+}
+
+/// How consequences are printed.
+#[derive(Clone, Copy, ValueEnum)]
+enum ConsequenceFormat {
+    /// A table for a terminal.
+    Text,
+    /// Everything.
+    Json,
+}
+
+/// Arguments of `what-if`.
+#[derive(Args)]
+pub(crate) struct WhatIf {
+    /// Candidates made by `mine`.
+    candidates: PathBuf,
+    /// Verdicts made by `judge` over these candidates.
+    #[arg(long)]
+    judgements: Option<PathBuf>,
+    /// How it is printed.
+    #[arg(long, value_enum, default_value = "text")]
+    format: ConsequenceFormat,
+    /// Seed of the resamples behind the intervals.
+    #[arg(long, default_value_t = 13)]
+    seed: u64,
+    #[command(flatten)]
+    section: Section,
+}
+
+impl WhatIf {
+    pub(crate) fn run(&self, _terminal: &Terminal) -> anyhow::Result<String> {
+        let candidates = Artefact::open(&self.candidates)?;
+        let judgements = optional(self.judgements.as_deref())?;
+        let config = self.section.read("what_if")?;
+        let found = what_if::what_if(&candidates, judgements.as_ref(), &config, self.seed)?;
+        Ok(match self.format {
+            ConsequenceFormat::Text => found.to_string(),
+            ConsequenceFormat::Json => serde_json::to_string_pretty(&found)?,
+        })
     }
 }
 

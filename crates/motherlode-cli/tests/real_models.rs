@@ -9,14 +9,16 @@
 )]
 
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
 
 use motherlode::artefact::Artefact;
 use motherlode::corpus::Language;
 use motherlode::dataset::{Dataset, Partition, Split};
 use motherlode::encode::{EncodeInputs, EncoderConfig, Vectors, VectorsOf, encode};
-use motherlode::engine::{Engine, LoadOptions};
+use motherlode::engine::{Engine, LoadOptions, Next, Precision};
 use motherlode::fetch::{self, DatasetConfig};
 use motherlode::fuse::{FuseConfig, FuseInputs, Member, fuse};
+use motherlode::gguf::Gguf;
 use motherlode::progress::Progress;
 use motherlode::search::open_run;
 use motherlode_engine::CpuEngine;
@@ -51,6 +53,46 @@ fn vectors_agree_with_transformers() {
         let greatest = differences.fold(0.0, f32::max);
         assert!(greatest < 1e-4, "{name}: greatest difference {greatest:e}");
     }
+}
+
+/// `tests/golden/language_model.py` asked llama.cpp, which rounds what enters its products to 8 bits and sums in other
+/// orders: its scores differ by some hundredths from those of the same weights in f32.
+#[test]
+fn a_language_model_scores_as_llama_cpp_does() {
+    let path = root().join("target/test-models/SmolLM2-135M-Instruct.gguf");
+    if !path.exists() {
+        println!("skipped: {} is not there; .ci/run shows how to fetch it", path.display());
+        return;
+    }
+    let golden = std::fs::read_to_string(root().join("tests/golden/language_model.json")).unwrap();
+    let cases: Vec<Chat> = serde_json::from_str(&golden).unwrap();
+    let file = Arc::new(Gguf::open(&path).unwrap());
+    for (precision, tolerance) in [(Precision::F32, 0.15), (Precision::Bf16, 0.15)] {
+        let model = CpuEngine.language_model(file.clone(), precision).unwrap();
+        let prompts: Vec<Vec<u32>> = cases.iter().map(|case| case.tokens.clone()).collect();
+        let scores = Mutex::new(vec![Vec::new(); cases.len()]);
+        let first = |_: usize, prompt: usize, found: &[f32]| {
+            scores.lock().unwrap()[prompt] = found.to_vec();
+            Next::End
+        };
+        model.continue_texts(&[prompts], &first).unwrap();
+        let mut greatest = 0.0_f64;
+        for (case, scores) in cases.iter().zip(scores.into_inner().unwrap()) {
+            let total = scores.iter().map(|score| f64::from(*score).exp()).sum::<f64>().ln();
+            for (token, expected) in &case.likeliest {
+                greatest = greatest.max((f64::from(scores[*token]) - total - expected).abs());
+            }
+        }
+        println!("{precision:?}: greatest difference {greatest:.4}");
+        assert!(greatest < tolerance, "{precision:?}: greatest difference {greatest}");
+    }
+}
+
+/// A chat of `language_model.json`, with what is asked of it here.
+#[derive(serde::Deserialize)]
+struct Chat {
+    tokens: Vec<u32>,
+    likeliest: Vec<(usize, f64)>,
 }
 
 /// English and Swahili of the demo.

@@ -252,6 +252,17 @@ fn verbs_work_on_what_a_recipe_made() {
         let [own, new] = [&recipes_own, &out].map(|folder| fs::read_to_string(folder.join(file)).unwrap());
         assert!(own.lines().count() > 0 && own == new, "{file}");
     }
+
+    let said = succeed(&["what-if", &candidates, "--judgements", &judgements]);
+    assert!(said.contains("judge, grade 0") && said.contains("margin 0.15"), "{said}");
+
+    let [empty, batch, nothing] = ["empty.sqlite", "batch.jsonl", "nothing"].map(|name| folder.path().join(name));
+    let [empty, batch_name, nothing_name] = [&empty, &batch, &nothing].map(|path| path.to_str().unwrap());
+    let knobs = ["--config", recipe, "--ledger", empty, "--batch-out", batch_name, "--out", nothing_name];
+    let said = succeed(&[&["judge", &dataset, &candidates][..], &knobs].concat());
+    let requests = fs::read_to_string(&batch).unwrap().lines().count();
+    assert!(requests > 0 && said.contains(&format!("{requests} requests to stand-in")), "{said}");
+    assert!(!nothing.exists(), "a batch is no artefact");
 }
 
 #[test]

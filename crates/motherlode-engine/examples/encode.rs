@@ -1,6 +1,6 @@
 //! Our side of `benches/run encode`: from texts to vectors.
 //!
-//! Arguments: the model's folder, a JSON list of texts, the most tokens of a text, a file for the vectors.
+//! Arguments: the model's folder, a JSON list of texts, the most tokens of a text, a file for the vectors, `f32` or `bf16`.
 
 mod limit;
 #[path = "../../motherlode/examples/side/mod.rs"]
@@ -11,14 +11,15 @@ use std::time::Instant;
 
 use motherlode::corpus::Passage;
 use motherlode::encode::{EncoderConfig, EncoderInput, TextEncoder};
+use motherlode::engine::Precision;
 use motherlode::{Error, Result};
 use motherlode_engine::CpuEngine;
 use serde_json::json;
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [model, texts, length, out] = &arguments[..] else {
-        return Err(Error::config("expected: encode MODEL TEXTS LENGTH OUT"));
+    let [model, texts, length, out, precision] = &arguments[..] else {
+        return Err(Error::config("expected: encode MODEL TEXTS LENGTH OUT PRECISION"));
     };
     let (model, out) = (Path::new(model), PathBuf::from(out));
     let passage_length =
@@ -27,7 +28,8 @@ fn main() -> Result<()> {
     let texts: Vec<String> =
         serde_json::from_str(&text).map_err(|error| Error::file(Path::new(texts), error.to_string()))?;
     let passages: Vec<Passage<'_>> = texts.iter().map(|text| Passage { id: "", title: "", text }).collect();
-    let config = EncoderConfig { passage_length, ..EncoderConfig::default() };
+    let precision = parse(precision)?;
+    let config = EncoderConfig { passage_length, precision, ..EncoderConfig::default() };
     let encoder = TextEncoder::open(&CpuEngine, model, &config)?;
     let batch = EncoderInput::open(model, &config)?.passages(&passages)?;
     let ready = json!({
@@ -40,4 +42,8 @@ fn main() -> Result<()> {
         std::fs::write(&out, bytemuck::cast_slice(vectors.values())).map_err(Error::io(&out))?;
         Ok(json!({"seconds": seconds}))
     })
+}
+
+fn parse(precision: &str) -> Result<Precision> {
+    serde_json::from_value(json!(precision)).map_err(|_| Error::config(format!("`{precision}`: expected f32 or bf16")))
 }

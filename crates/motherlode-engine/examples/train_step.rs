@@ -1,7 +1,7 @@
 //! Our side of `benches/run train-step`: forward, contrastive loss, backward, optimiser step.
 //!
 //! Arguments: the model's folder, a JSON list of steps (`queries`, and `columns` of passages: the positives, then each
-//! query's first negative, and so on; all as token ids), the temperature, the rate.
+//! query's first negative, and so on; all as token ids), the temperature, the rate, `f32` or `bf16`.
 
 mod limit;
 #[path = "../../motherlode/examples/side/mod.rs"]
@@ -10,7 +10,7 @@ mod side;
 use std::path::Path;
 use std::time::Instant;
 
-use motherlode::engine::{Embeddings, Engine, LoadOptions, TokenBatch, Trainable};
+use motherlode::engine::{Embeddings, Engine, LoadOptions, Precision, TokenBatch, Trainable};
 use motherlode::index::exact::Similarity;
 use motherlode::sample::Provenance;
 use motherlode::train::loss::{LossInput, LossOptions, LossRow, Reading, contrastive};
@@ -48,8 +48,8 @@ impl From<Tokens> for Step {
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [model, batches, temperature, rate] = &arguments[..] else {
-        return Err(Error::config("expected: train_step MODEL BATCHES TEMPERATURE RATE"));
+    let [model, batches, temperature, rate, precision] = &arguments[..] else {
+        return Err(Error::config("expected: train_step MODEL BATCHES TEMPERATURE RATE PRECISION"));
     };
     let number = |text: &str| text.parse::<f32>().map_err(|_| Error::config(format!("`{text}`: expected a number")));
     let (temperature, rate) = (number(temperature)?, number(rate)?);
@@ -57,7 +57,8 @@ fn main() -> Result<()> {
     let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
     let steps: Vec<Tokens> = serde_json::from_str(&text).map_err(|error| Error::file(path, error.to_string()))?;
     let steps: Vec<Step> = steps.into_iter().map(Step::from).collect();
-    let mut model = CpuEngine.trainable(folder, &LoadOptions::default())?;
+    let options = LoadOptions { precision: parse(precision)?, ..LoadOptions::default() };
+    let mut model = CpuEngine.trainable(folder, &options)?;
     let options = LossOptions {
         similarity: Similarity::Cosine,
         temperature,
@@ -93,4 +94,8 @@ fn train(model: &mut dyn Trainable, step: &Step, options: &LossOptions, rate: f3
     model.backward(&step.batch, &Embeddings::new(model.dimension(), gradient)?, 0)?;
     model.step(rate)?;
     Ok(report.loss)
+}
+
+fn parse(precision: &str) -> Result<Precision> {
+    serde_json::from_value(json!(precision)).map_err(|_| Error::config(format!("`{precision}`: expected f32 or bf16")))
 }

@@ -138,14 +138,13 @@ impl Block<'_> {
         scratch: &mut Scratch,
         output: &mut Vec<f32>,
     ) {
-        self.attend(span, input, kept, scratch);
-        self.expand(span, kept, &mut scratch.wide, &mut scratch.linear);
-        self.contract(span, kept, scratch, output);
+        self.attend_alone(span, input, kept, scratch);
+        self.feed_forward(span, kept, scratch, output);
     }
 
     /// Computes again what `forward` of the same input left in `kept` for the backward pass.
     pub(crate) fn forward_again(&self, span: &Span, input: &[f32], kept: &mut Kept, scratch: &mut Scratch) {
-        self.attend(span, input, kept, scratch);
+        self.attend_alone(span, input, kept, scratch);
         self.expand(span, kept, &mut scratch.wide, &mut scratch.linear);
         if self.shape.placement == Placement::After {
             let mut output = std::mem::take(&mut scratch.again);
@@ -154,9 +153,25 @@ impl Block<'_> {
         }
     }
 
-    /// middle = norm(input + dropout(merge(attention(projection(input))))), or with the norm around the second input.
-    fn attend(&self, span: &Span, input: &[f32], kept: &mut Kept, scratch: &mut Scratch) {
-        let Scratch { narrow, linear, attention, heads, .. } = scratch;
+    /// The attention part, where the tokens of each sequence attend to one another alone.
+    fn attend_alone(&self, span: &Span, input: &[f32], kept: &mut Kept, scratch: &mut Scratch) {
+        let attention = self.attention(span);
+        self.attend(span, input, kept, scratch, |projected, context, scratch| {
+            attention.forward(projected, context, scratch);
+        });
+    }
+
+    /// The attention part of the block: middle = norm(input + dropout(merge(attention(projection(input))))), or with the
+    /// norm around the second input. `attention` makes contexts of queries, keys and values, turned by their positions.
+    pub(crate) fn attend(
+        &self,
+        span: &Span,
+        input: &[f32],
+        kept: &mut Kept,
+        scratch: &mut Scratch,
+        attention: impl FnOnce(&[f32], &mut [f32], &mut attention::Scratch),
+    ) {
+        let Scratch { narrow, linear, attention: working, heads, .. } = scratch;
         if self.norm_before_attention() {
             norm_forward(input, self.attention_norm(), &mut kept.attention_norm, &mut kept.attended);
         }
@@ -164,7 +179,7 @@ impl Block<'_> {
         self.linear(Map::Projection, span, source, &mut kept.projected, linear);
         self.place(span, kept, heads);
         resize(&mut kept.context, span.ids.len() * self.shape.context(), 0.0);
-        self.attention(span).forward(&kept.projected, &mut kept.context, attention);
+        attention(&kept.projected, &mut kept.context, working);
         let after = self.shape.placement == Placement::After;
         let merged = if after { &mut *narrow } else { &mut kept.middle };
         self.linear(Map::Merge, span, &kept.context, merged, linear);
@@ -190,6 +205,12 @@ impl Block<'_> {
         if let Some(rotary) = self.rotary {
             rotary.forward(&mut kept.projected, self.turned(span));
         }
+    }
+
+    /// The feed-forward part of the block, from what `attend` left in `kept`; `output` becomes tokens × H.
+    pub(crate) fn feed_forward(&self, span: &Span, kept: &mut Kept, scratch: &mut Scratch, output: &mut Vec<f32>) {
+        self.expand(span, kept, &mut scratch.wide, &mut scratch.linear);
+        self.contract(span, kept, scratch, output);
     }
 
     /// output = norm(middle + dropout(contract(activated))), or with the norm of `expand` instead; `activated` is
@@ -406,7 +427,7 @@ impl Block<'_> {
     /// Queries and keys, which stand side by side.
     fn turned<'b>(&self, span: &'b Span) -> Rows<'b> {
         let Shape { heads, groups, .. } = self.shape;
-        Rows { stride: self.shape.projected(), heads: heads + groups, sequences: &span.sequences }
+        Rows { stride: self.shape.projected(), heads: heads + groups, sequences: &span.sequences, starts: &span.starts }
     }
 
     /// Copies the columns of some heads, token after token.

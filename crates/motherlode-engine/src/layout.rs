@@ -54,7 +54,7 @@ pub(crate) struct EmbeddingParameters<T> {
 }
 
 /// One layer's part of weights or gradients; matrices are outputs × inputs.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct BlockParameters<T> {
     pub(crate) projection_weight: T,
     pub(crate) projection_bias: T,
@@ -106,6 +106,28 @@ impl<T> BlockParameters<T> {
             output_norm_bias,
             query_norm,
             key_norm,
+        }
+    }
+}
+
+impl BlockParameters<Vec<f32>> {
+    /// The same parameters, lent.
+    pub(crate) fn lend(&self) -> BlockParameters<&[f32]> {
+        BlockParameters {
+            projection_weight: &self.projection_weight,
+            projection_bias: &self.projection_bias,
+            merge_weight: &self.merge_weight,
+            merge_bias: &self.merge_bias,
+            attention_norm_weight: &self.attention_norm_weight,
+            attention_norm_bias: &self.attention_norm_bias,
+            expand_weight: &self.expand_weight,
+            expand_bias: &self.expand_bias,
+            contract_weight: &self.contract_weight,
+            contract_bias: &self.contract_bias,
+            output_norm_weight: &self.output_norm_weight,
+            output_norm_bias: &self.output_norm_bias,
+            query_norm: &self.query_norm,
+            key_norm: &self.key_norm,
         }
     }
 }

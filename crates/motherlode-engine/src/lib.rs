@@ -7,6 +7,8 @@
 //! of a sequence does not depend on its batch, and no result on the number of threads, bit for bit. There is no
 //! autograd: each kernel and the block written on them have their backward pass beside the forward pass.
 //!
+//! Language models are read from GGUF files and continue texts, on the same blocks.
+//!
 //! From the outside in: `trainer` and `network` (the encoder), `block` (one transformer block), [`kernel`] (slices).
 //! The families differ by data alone: `families` makes a `shape` of a configuration, and `names` has the tensors' names.
 #![cfg_attr(
@@ -28,6 +30,7 @@ mod footprint;
 mod gradient;
 pub mod kernel;
 mod language_head;
+mod language_model;
 mod layout;
 mod learner;
 mod names;
@@ -42,12 +45,17 @@ mod trainer;
 mod weights;
 
 use std::path::Path;
+use std::sync::Arc;
 
 use motherlode::Result;
-use motherlode::engine::{Embeddings, Encoder, Engine, Footprint, LoadOptions, TokenBatch, Trainable, TrainableLm};
+use motherlode::engine::{
+    Embeddings, Encoder, Engine, Footprint, LanguageModel, LoadOptions, Precision, TokenBatch, Trainable, TrainableLm,
+};
+use motherlode::gguf::Gguf;
 
 use crate::config::ModelFolder;
 use crate::footprint::Planner;
+use crate::language_model::Decoder;
 use crate::network::Network;
 use crate::span::Masks;
 use crate::trainable_lm::CpuTrainableLm;
@@ -78,6 +86,10 @@ impl Engine for CpuEngine {
 
     fn training_footprint(&self, folder: &Path, options: &LoadOptions, lengths: &[usize]) -> Result<Footprint> {
         Planner::new(&ModelFolder::open(folder, options)?.shape, options)?.training(lengths)
+    }
+
+    fn language_model(&self, file: Arc<Gguf>, precision: Precision) -> Result<Box<dyn LanguageModel>> {
+        Ok(Box::new(Decoder::open(file, precision)?))
     }
 }
 

@@ -13,6 +13,8 @@ pub(crate) struct Span<'a> {
     pub(crate) ids: &'a [u32],
     /// Where each sequence stands in `ids`.
     pub(crate) sequences: Vec<Range<usize>>,
+    /// Position of the first token of each sequence: 0, unless it continues an earlier pass.
+    pub(crate) starts: Vec<usize>,
     /// The place of the first token in the batch.
     pub(crate) first_token: usize,
     pub(crate) dropout: Dropout,
@@ -53,6 +55,7 @@ impl<'a> Span<'a> {
         let relative = |range: Range<usize>| range.start - first_token..range.end - first_token;
         Self {
             ids,
+            starts: vec![0; sequences.len()],
             sequences: sequences.map(|index| relative(batch.range(index))).collect(),
             first_token,
             dropout: masks.activations,

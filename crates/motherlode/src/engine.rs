@@ -7,8 +7,10 @@
 use std::fmt;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::error::{Error, Result};
+use crate::gguf::Gguf;
 use crate::memory::readable;
 
 /// Token sequences laid end to end, without padding.
@@ -367,6 +369,37 @@ impl fmt::Display for Recomputation {
     }
 }
 
+/// How a text goes on, as whoever asked decides from the scores of its next token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Next {
+    /// With these tokens, at least one, after which is asked again.
+    Tokens(Vec<u32>),
+    /// Not at all.
+    End,
+}
+
+/// Called with a group, a prompt of it and the score (logit) of every token that may come next: vocabulary values.
+pub type Choose<'a> = dyn Fn(usize, usize, &[f32]) -> Next + Sync + 'a;
+
+/// A decoder that continues texts.
+pub trait LanguageModel: Send + Sync {
+    /// Most tokens of a text, continuation included.
+    fn longest(&self) -> usize;
+
+    /// Number of tokens that it knows.
+    fn vocabulary(&self) -> usize;
+
+    /// Continues every prompt of every group until `choose` ends it.
+    ///
+    /// What the prompts of a group, and all prompts, have in common at their start is computed once. The scores do not
+    /// depend on what else is asked, nor on the number of threads, bit for bit. `choose` is called from several threads;
+    /// for one prompt, once after the other.
+    ///
+    /// # Errors
+    /// An empty prompt, a text that grows longer than [`longest`](Self::longest), an unknown token.
+    fn continue_texts(&self, groups: &[Vec<Vec<u32>>], choose: &Choose) -> Result<()>;
+}
+
 /// Opens models. The one thing a caller hands to the stages that encode or train.
 pub trait Engine: Send + Sync {
     /// Reads an encoder from a sentence-transformers or Hugging Face folder.
@@ -386,6 +419,12 @@ pub trait Engine: Send + Sync {
     /// # Errors
     /// No way to compute the step fits into the memory; the message says what would.
     fn training_footprint(&self, folder: &Path, options: &LoadOptions, lengths: &[usize]) -> Result<Footprint>;
+
+    /// Reads a language model from an opened file, to compute in `precision`.
+    fn language_model(&self, file: Arc<Gguf>, precision: Precision) -> Result<Box<dyn LanguageModel>> {
+        let _ = precision;
+        Err(file.wrong("this engine has no language models"))
+    }
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ pub mod evaluate;
 pub mod fetch;
 pub mod fuse;
 pub mod generate;
+pub mod gguf;
 pub mod index;
 pub mod judge;
 pub mod lines;
@@ -30,5 +31,6 @@ pub mod search;
 pub mod text;
 pub mod topic;
 pub mod train;
+pub mod what_if;
 
 pub use error::{Error, Result};

@@ -312,6 +312,7 @@ mod tests {
             verdict: verdicts[rank - 1],
             accuracy: None,
             completeness: None,
+            screened: None,
             ledger: vec![],
         };
         let line = |query: usize| QueryJudgements {

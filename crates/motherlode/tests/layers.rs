@@ -5,9 +5,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Rooms in order; those of one line may import one another.
-const ORDER: [&[&str]; 25] = [
+const ORDER: [&[&str]; 27] = [
     &["error"],
     &["config", "random", "progress", "mapped", "memory", "lines"],
+    &["gguf"],
     &["engine"],
     &["artefact"],
     &["corpus"],
@@ -24,6 +25,7 @@ const ORDER: [&[&str]; 25] = [
     &["fuse"],
     &["mine"],
     &["judge"],
+    &["what_if"],
     &["generate"],
     &["topic"],
     &["sample"],

@@ -30,13 +30,18 @@ impl Server {
 /// One request a connection.
 fn serve(mut stream: TcpStream) {
     let mut reader = BufReader::new(stream.try_clone().unwrap());
-    let (mut line, mut length) = (String::new(), 0);
+    let (mut line, mut length) = (String::new(), None);
     while reader.read_line(&mut line).unwrap_or(0) > 2 {
         if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
-            length = value.trim().parse().unwrap();
+            length = Some(value.trim().parse().unwrap());
         }
         line.clear();
     }
+    // Whoever sends no body only looks which models are served.
+    let Some(length) = length else {
+        let _ = stream.write_all(b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+        return;
+    };
     let mut body = vec![0; length];
     if reader.read_exact(&mut body).is_err() {
         return;

@@ -12,7 +12,7 @@ use super::mask::Mask;
 use super::matrix::{Packing, Panels, Start, Unit, View, ViewMut, multiply};
 
 /// Queries whose scores exist at a time in the forward pass: they stay in the caches from one product to the next.
-const QUERIES: usize = 64;
+pub(super) const QUERIES: usize = 64;
 
 /// What attention is computed over.
 #[derive(Debug, Clone, Copy)]
@@ -270,7 +270,7 @@ impl Tile<'_> {
 vectorised! {
     /// Replaces the first `length` of each row of `stride` scores by e to the power of scale × (score − greatest), what
     /// follows in the row by almost nothing, and writes 1 / the sum of each row to `shares`.
-    fn softmax<'a>(scores: &'a mut [f32], length: usize, stride: usize, scale: f32, shares: &'a mut [f32]) {
+    pub(super) fn softmax<'a>(scores: &'a mut [f32], length: usize, stride: usize, scale: f32, shares: &'a mut [f32]) {
         for (row, share) in scores.chunks_exact_mut(stride).zip(shares) {
             row[length..].fill(f32::NEG_INFINITY);
             let greatest = max(row);

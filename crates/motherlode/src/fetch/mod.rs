@@ -23,7 +23,7 @@ mod standin;
 
 pub use dataset::{DatasetConfig, Layout, WithoutPositives, dataset};
 pub use export::export;
-pub use mirror::file;
+pub use mirror::{file, file_to};
 pub use model::{MODEL_STAGE, ModelConfig, Pooling, Similarity, Source, model};
 
 /// What a manifest says about a source: a hub name as it is, a folder by its last part, so that the same data makes

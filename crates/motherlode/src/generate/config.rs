@@ -18,6 +18,17 @@ pub enum Method {
     BackForward,
 }
 
+/// What the model is asked.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Prompts {
+    /// A summary with regard to the query, then a query, both greedily.
+    #[default]
+    QueryCentric,
+    /// What the authors' code asks: a summary that does not know the query, then a query, both sampled.
+    Paper,
+}
+
 /// Which queries get a supplement, and how it is found.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -32,6 +43,13 @@ pub struct GenerateConfig {
     pub depth: usize,
     /// How the language of a new query is checked.
     pub language_check: LanguageCheck,
+    /// What the model is asked.
+    pub prompts: Prompts,
+    /// Queries a language that are tried first, drawn at random; a language with no more is never stopped.
+    pub probe: usize,
+    /// A language stops after its probe if the 95 % Wilson interval of the share of queries that it gave a new negative
+    /// lies below this share.
+    pub stop_below: f64,
 }
 
 impl Default for GenerateConfig {
@@ -42,6 +60,9 @@ impl Default for GenerateConfig {
             target: 30,
             depth: 40,
             language_check: LanguageCheck::Script,
+            prompts: Prompts::QueryCentric,
+            probe: 50,
+            stop_below: 0.1,
         }
     }
 }
@@ -58,6 +79,12 @@ impl GenerateConfig {
         }
         if self.depth == 0 {
             return wrong("depth", "1 or more, got 0");
+        }
+        if self.probe == 0 {
+            return wrong("probe", "1 or more, got 0");
+        }
+        if !(0.0..=1.0).contains(&self.stop_below) {
+            return wrong("stop_below", &format!("a share from 0 (never stop) to 1, got {}", self.stop_below));
         }
         Ok(())
     }
@@ -78,6 +105,7 @@ mod tests {
         assert!(refused(|config| config.model.clear()).contains("`generate.model`"));
         assert!(refused(|config| config.target = 0).contains("`generate.target`"));
         assert!(refused(|config| config.depth = 0).contains("`generate.depth`"));
+        assert!(refused(|config| config.stop_below = 1.5).contains("`generate.stop_below`"));
         GenerateConfig { method: Method::None, ..GenerateConfig::default() }.validate().unwrap();
     }
 

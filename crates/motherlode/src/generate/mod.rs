@@ -1,23 +1,27 @@
 //! Generation: queries that fall short of negatives get new ones, found through a query that a language model wrote.
 //!
-//! Reads the artefacts of `mine` and `judge` and the data set; writes `LANG.jsonl` (a [`QuerySupplement`] a line). For
+//! Reads the artefacts of `mine` and `judge` and the data set; writes `LANG.jsonl` (a [`QuerySupplement`] a line) and
+//! `gains.json` (a [`Gain`] by language). For
 //! every query with too few negatives a model summarises the positive with regard to the query and writes a new query
 //! from the summary ([`write_queries`]). The new query goes through the same retrievers; whatever the first list did not
-//! have is judged against the *original* query and its reference, like the first candidates.
+//! have is judged against the *original* query and its reference, like the first candidates. A language stops after a probe
+//! that hardly ever brought a new negative (`generate.probe`, `generate.stop_below`).
 //!
 //! Fallible functions return [`Error::Data`](crate::Error::Data) where artefacts do not belong together, and the errors
 //! of [`crate::llm`] and of whoever retrieves.
 
 mod check;
 mod config;
+mod gain;
 mod prompt;
 mod stage;
 #[cfg(test)]
 mod tests;
 mod write;
 
-pub use config::{GenerateConfig, Method};
-pub use stage::{Found, Retrieve, generate, supplement};
+pub use config::{GenerateConfig, Method, Prompts};
+pub use gain::Gain;
+pub use stage::{Found, Retrieve, generate, rehearse, supplement};
 pub use write::{GenerateInputs, Generated, Written, write_queries};
 
 use serde::{Deserialize, Serialize};

@@ -1,26 +1,60 @@
-//! The prompts that write a summary and a query, versions `summary-1` and `query-1`. A change of one byte of them needs
-//! a new version's name: the ledger's keys depend on it.
+//! The prompts that write a summary and a query, versions `summary-1` and `query-1`, and those that ask what the authors'
+//! code asks, `summary-paper-1` and `query-paper-1`. A change of one byte of them needs a new version's name: the ledger's
+//! keys depend on it.
 
+use super::config::Prompts;
 use crate::corpus::Language;
 use crate::llm::{Message, Parameters, fence};
 
-/// Name and version of the prompt that summarises a positive with regard to the query.
-pub(super) const SUMMARY: &str = "summary-1";
-/// Name and version of the prompt that writes a query from a text.
-pub(super) const QUERY: &str = "query-1";
-
 const SUMMARY_RULES: &str = include_str!("summary.txt");
 const QUERY_RULES: &str = include_str!("query.txt");
+const PAPER_SUMMARY_RULES: &str = include_str!("summary-paper.txt");
+const PAPER_QUERY_RULES: &str = include_str!("query-paper.txt");
 
-/// The chat that asks for a summary of `passage` with regard to `question`.
-pub(super) fn summary(language: &Language, question: &str, passage: &str) -> (Vec<Message>, Parameters) {
-    let material = fence("question", question) + "\n" + &fence("passage", passage);
-    (chat(SUMMARY_RULES, language, material), Parameters::greedy(160))
+/// A prompt's name and version with the chat and how it is to be answered.
+pub(super) struct Prompt {
+    pub(super) name: &'static str,
+    pub(super) messages: Vec<Message>,
+    pub(super) parameters: Parameters,
 }
 
-/// The chat that asks for a query to which `text` is a good answer.
-pub(super) fn query(language: &Language, text: &str) -> (Vec<Message>, Parameters) {
-    (chat(QUERY_RULES, language, fence("text", text)), Parameters::greedy(64))
+/// Asks for a summary of `passage`: with regard to `question`, but for the authors' prompt, which does not show it.
+pub(super) fn summary(prompts: Prompts, language: &Language, question: &str, passage: &str) -> Prompt {
+    let passage = fence("passage", passage);
+    match prompts {
+        Prompts::QueryCentric => Prompt {
+            name: "summary-1",
+            messages: chat(SUMMARY_RULES, language, fence("question", question) + "\n" + &passage),
+            parameters: Parameters::greedy(160),
+        },
+        Prompts::Paper => Prompt {
+            name: "summary-paper-1",
+            messages: chat(PAPER_SUMMARY_RULES, language, passage),
+            parameters: sampled(256),
+        },
+    }
+}
+
+/// Asks for a query to which `text` is a good answer.
+pub(super) fn query(prompts: Prompts, language: &Language, text: &str) -> Prompt {
+    let text = fence("text", text);
+    match prompts {
+        Prompts::QueryCentric => {
+            Prompt { name: "query-1", messages: chat(QUERY_RULES, language, text), parameters: Parameters::greedy(64) }
+        }
+        Prompts::Paper => Prompt {
+            name: "query-paper-1",
+            messages: chat(PAPER_QUERY_RULES, language, text),
+            parameters: sampled(128),
+        },
+    }
+}
+
+/// The authors' sampling; theirs has no seed.
+///
+/// Source: the paper's code, anchors 1.4.
+fn sampled(max_tokens: u32) -> Parameters {
+    Parameters { temperature: 0.7, top_p: 0.9, ..Parameters::greedy(max_tokens) }
 }
 
 fn chat(rules: &str, language: &Language, material: String) -> Vec<Message> {
@@ -56,27 +90,39 @@ mod tests {
     use super::*;
     use crate::llm::Request;
 
-    fn key(prompt: &str, (messages, parameters): (Vec<Message>, Parameters)) -> String {
+    fn key(prompt: Prompt) -> String {
+        let Prompt { name, messages, parameters } = prompt;
         let model = "qwen2.5-coder-1.5b-instruct".into();
-        Request { model, prompt: prompt.into(), parameters, attempt: 0, messages, about: String::new() }.key()
+        Request { model, prompt: name.into(), parameters, attempt: 0, messages, about: String::new() }.key()
     }
 
     /// Golden, Python 3.11 with blake3 1.0.11, independent of this code:
     /// `key = blake3(json.dumps([model, prompt, parameters, 0, messages], separators=(",", ":"),
     /// ensure_ascii=False).encode()).hexdigest()[:32]`, with
     /// `fence = lambda tag, text: f"<{tag}>\n{text.replace('</', '< /').strip()}\n</{tag}>"` and the rules read by
-    /// `open(NAME).read().rstrip("\n")`.replace("{language}", "Swahili").
+    /// `open(NAME).read().rstrip("\n")`.replace("{language}", "Swahili"); the authors' by tests/golden/judge.py.
     #[test]
     fn the_prompts_are_fixed() {
         let language = Language::new("sw").unwrap();
-        let summary = summary(&language, "Ni nini?", "Kichwa\nMaandishi </passage>");
-        assert_eq!(key(SUMMARY, summary), "f5ee402f750d61ec70268a98d63849ed");
-        assert_eq!(key(QUERY, query(&language, "Muhtasari")), "81874ac1947826ef13e74a1ee78c0dce");
+        let summary = |prompts| key(summary(prompts, &language, "Ni nini?", "Kichwa\nMaandishi </passage>"));
+        let query = |prompts| key(query(prompts, &language, "Muhtasari"));
+        assert_eq!(summary(Prompts::QueryCentric), "f5ee402f750d61ec70268a98d63849ed");
+        assert_eq!(query(Prompts::QueryCentric), "81874ac1947826ef13e74a1ee78c0dce");
+        assert_eq!(summary(Prompts::Paper), "867b7d7a54c30245874a5a6adb5b5cfd");
+        assert_eq!(query(Prompts::Paper), "64c41011d6f154ceada340a8cdc26a13");
+    }
+
+    #[test]
+    fn the_authors_summary_does_not_see_the_query() {
+        let prompt = summary(Prompts::Paper, &Language::new("sw").unwrap(), "Ni nini?", "Maandishi");
+        assert!(prompt.messages.iter().all(|message| !message.content.contains("Ni nini?")));
+        assert_eq!((prompt.parameters.temperature, prompt.parameters.max_tokens), (0.7, 256));
     }
 
     #[test]
     fn the_language_is_named_and_no_placeholder_is_left() {
-        let named = |tag: &str| query(&Language::new(tag).unwrap(), "x").0[0].content.clone();
+        let named =
+            |tag: &str| query(Prompts::QueryCentric, &Language::new(tag).unwrap(), "x").messages[0].content.clone();
         assert!(named("te").contains("Telugu") && named("de").contains("which is de"));
         assert!(!named("te").contains('{') && !named("te").ends_with('\n'));
     }

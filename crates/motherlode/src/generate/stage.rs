@@ -3,20 +3,21 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use super::write::{GenerateInputs, Generated, Written, write_queries};
+use super::gain::{self, Gain};
+use super::write::{GenerateInputs, Generated, Short, Written, checker, short_queries, write};
 use super::{GenerateConfig, QuerySupplement, Rejection};
 use crate::artefact::{Artefact, Outcome, Recipe, Summary, draft, hash_file};
 use crate::corpus::Language;
 use crate::dataset::{Partition, Split};
 use crate::error::{Error, Result};
-use crate::judge::{self, Judge, QueryJudgements, Verdict};
+use crate::judge::{self, Judge, QueryJudgements, Standing, Verdict};
 use crate::llm::Llm;
 use crate::mine::{Candidate, QueryCandidates};
 use crate::progress::Progress;
 use crate::text::language::LanguageCheck;
 
 /// Version of the stage's files and of what stands in them.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// Retrieves by new queries of one language, given as (id of the original query, new text), and mines the results for
 /// the original query: one list for each, in their order, without the positives of the original query.
@@ -56,27 +57,110 @@ pub fn generate(
         Outcome::UpToDate(artefact) => return Ok(artefact),
         Outcome::Write(draft) => draft,
     };
-    let written = write_queries(inputs, config, llm, progress)?;
-    let found = retrieve_new(inputs, config, &written, retrieve)?;
-    let judged = judge_new(inputs, &found, llm, progress)?;
+    let rounds = rounds(inputs, config, llm, retrieve, progress)?;
+    let Rounds { mut supplements, gains, .. } = rounds;
     let mut summary = Summary::default();
-    note_unpaid(&mut summary, &written, judged.unpaid);
-    summary.count("pairs asked", judged.pairs);
-    let Written { mut queries, .. } = written;
-    let (mut found, mut rows) = (found, judged.lists);
+    note_unpaid(&mut summary, rounds.unpaid_queries, rounds.unpaid_pairs);
+    summary.count("pairs asked", rounds.pairs);
     for partition in &inputs.dataset.partitions {
         let language = &partition.language;
         if inputs.candidates.has(&format!("{language}.jsonl")) {
-            let supplements = supplement(
-                queries.remove(language).unwrap_or_default(),
-                found.remove(language).unwrap_or_default(),
-                rows.remove(language).unwrap_or_default(),
-            );
+            let supplements = supplements.remove(language).unwrap_or_default();
             count(&mut summary, language, &supplements);
             draft.write_lines(&format!("{language}.jsonl"), supplements)?;
         }
     }
+    gain::summarise(&mut summary, &gains, config);
+    gain::write(&mut draft, &gains)?;
     draft.commit(summary)
+}
+
+/// Asks all that [`generate`] would ask and writes nothing: with an [`Llm::collecting`] it lays out a batch, as far as what
+/// is asked later does not depend on answers that are still missing.
+pub fn rehearse(
+    inputs: &GenerateInputs,
+    config: &GenerateConfig,
+    llm: &Llm,
+    retrieve: &Retrieve,
+    progress: &Progress,
+) -> Result<()> {
+    config.validate()?;
+    rounds(inputs, config, llm, retrieve, progress).map(drop)
+}
+
+/// What both rounds brought.
+#[derive(Default)]
+struct Rounds {
+    supplements: BTreeMap<Language, Vec<QuerySupplement>>,
+    gains: BTreeMap<Language, Gain>,
+    pairs: usize,
+    unpaid_queries: usize,
+    unpaid_pairs: usize,
+}
+
+/// Tries a probe of every language, then the rest of those languages to which it added something.
+fn rounds(
+    inputs: &GenerateInputs,
+    config: &GenerateConfig,
+    llm: &Llm,
+    retrieve: &Retrieve,
+    progress: &Progress,
+) -> Result<Rounds> {
+    let rule = inputs.judge_config()?.unjudged;
+    let short = short_queries(inputs, config)?;
+    let probe = gain::probe(&short, config);
+    let is_probe = |short: &&Short| probe.contains(&(short.language, short.id.as_str()));
+    let mut rounds = Rounds::default();
+    let (first, rest): (Vec<&Short>, Vec<&Short>) = short.iter().partition(is_probe);
+    rounds.add(inputs, config, &first, llm, (retrieve, progress))?;
+    let mut left_out: BTreeMap<Language, usize> = BTreeMap::new();
+    for short in &rest {
+        *left_out.entry(short.language.clone()).or_default() += 1;
+    }
+    let stopped: BTreeSet<Language> = left_out
+        .keys()
+        .filter(|language| {
+            rounds.supplements.get(*language).is_some_and(|found| gain::adds_nothing(found, rule, config))
+        })
+        .cloned()
+        .collect();
+    if llm.collected() == 0 {
+        let second: Vec<&Short> = rest.into_iter().filter(|short| !stopped.contains(short.language)).collect();
+        rounds.add(inputs, config, &second, llm, (retrieve, progress))?;
+    }
+    let order: BTreeMap<(&Language, &str), usize> =
+        short.iter().enumerate().map(|(place, short)| ((short.language, short.id.as_str()), place)).collect();
+    for (language, supplements) in &mut rounds.supplements {
+        supplements.sort_by_key(|supplement| order[&(language, supplement.query.as_str())]);
+        let left_out = if stopped.contains(language) { left_out[language] } else { 0 };
+        rounds.gains.insert(language.clone(), Gain::of(supplements, rule, left_out));
+    }
+    Ok(rounds)
+}
+
+impl Rounds {
+    /// Writes queries for these, retrieves by them and judges what is new.
+    fn add(
+        &mut self,
+        inputs: &GenerateInputs,
+        config: &GenerateConfig,
+        short: &[&Short],
+        llm: &Llm,
+        (retrieve, progress): (&Retrieve, &Progress),
+    ) -> Result<()> {
+        let written = write(short, config, &checker(inputs, config)?, llm, progress)?;
+        let mut found = retrieve_new(inputs, config, &written, retrieve)?;
+        let mut judged = judge_new(inputs, &found, llm, progress)?;
+        self.pairs += judged.pairs;
+        self.unpaid_queries += written.unpaid;
+        self.unpaid_pairs += judged.unpaid;
+        for (language, generated) in written.queries {
+            let found = found.remove(&language).unwrap_or_default();
+            let rows = judged.lists.remove(&language).unwrap_or_default();
+            self.supplements.entry(language).or_default().extend(supplement(generated, found, rows));
+        }
+        Ok(())
+    }
 }
 
 /// Joins new queries with what they found and how it was judged. A rejected query found nothing.
@@ -173,16 +257,15 @@ fn judge_new(
     let judge = Judge { dataset: inputs.dataset, split: inputs.split, config: &rules, llm };
     let new = |found: &Vec<Found>| found.iter().map(|found| found.new.clone()).collect();
     let lists = found.iter().map(|(language, found)| (language.clone(), new(found))).collect();
-    judge::judge_candidates(&judge, &lists, &judge::abstained(inputs.judgements)?, progress)
+    judge::judge_candidates(&judge, &lists, &Standing::read(inputs.judgements)?, progress)
 }
 
-fn note_unpaid(summary: &mut Summary, written: &Written, pairs: usize) {
-    summary.count("queries without a new one: budget", written.unpaid);
-    if written.unpaid + pairs > 0 {
+fn note_unpaid(summary: &mut Summary, queries: usize, pairs: usize) {
+    summary.count("queries without a new one: budget", queries);
+    if queries + pairs > 0 {
         summary.note(format!(
-            "the budget ended before {} new queries were written and {pairs} of their candidates judged; with a larger \
-             one, remove this folder and run again",
-            written.unpaid
+            "the budget ended before {queries} new queries were written and {pairs} of their candidates judged; with a \
+             larger one, remove this folder and run again"
         ));
     }
 }
@@ -201,9 +284,5 @@ fn count(summary: &mut Summary, language: &Language, supplements: &[QuerySupplem
     add("new candidates", judgements().count());
     for verdict in Verdict::ALL {
         add(verdict.name(), judgements().filter(|judgement| judgement.verdict == verdict).count());
-    }
-    let used: Vec<f64> = supplements.iter().filter(|it| it.rejected.is_none()).map(|it| it.novelty).collect();
-    if !used.is_empty() {
-        summary.value(format!("{language}: novelty"), used.iter().sum::<f64>() / used.len() as f64);
     }
 }

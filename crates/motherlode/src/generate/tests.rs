@@ -87,7 +87,8 @@ impl Room {
     }
 
     fn judged(&self, config: &JudgeConfig, llm: &Llm) -> Artefact {
-        let inputs = JudgeInputs { dataset: &self.dataset, candidates: &self.candidates, split: Split::Train };
+        let inputs =
+            JudgeInputs { dataset: &self.dataset, candidates: &self.candidates, split: Split::Train, labels: &[] };
         judge::judge(&inputs, config, 1, llm, &self.path("judge"), &Progress::silent()).unwrap()
     }
 
@@ -282,4 +283,74 @@ fn artefacts_that_do_not_belong_together_are_refused() {
     let silent = |_: &Language, _: &[(String, String)]| Ok(Vec::new());
     let message = room.generate(&config(), &llm, &silent).unwrap_err().to_string();
     assert!(message.contains("expected the lists of 1 new queries"), "{message}");
+}
+
+/// Seventy queries without enough negatives in one language: the first candidate is their only one.
+fn seventy(folder: &std::path::Path) -> (Dataset, Artefact) {
+    let ids: Vec<String> = (0..70).map(|query| format!("q{query}")).collect();
+    let passages = [("+", "right"), ("a", "wrong"), ("n", "half found"), ("w", "wrong found")];
+    let queries: Vec<(&str, &str)> = ids.iter().map(|id| (id.as_str(), "swali la kwanza")).collect();
+    let qrels: Vec<(&str, &str, i32)> = ids.iter().map(|id| (id.as_str(), "+", 1)).collect();
+    let texts = Texts { tag: "sw", passages: &passages, queries: &queries, qrels: &qrels };
+    let dataset = dataset(&folder.join("data"), &[texts]);
+    let lists: Vec<QueryCandidates> = ids.iter().map(|id| list(id, &[("a", 0.9, None)])).collect();
+    (dataset, artefact(&folder.join("mine"), "mine", &[("sw", lists)]))
+}
+
+/// The artefact where every new query finds `found`, with the room that it lies in.
+fn tried(config: &GenerateConfig, found: &'static str) -> (Artefact, Room) {
+    let folder = tempfile::tempdir().unwrap();
+    let (dataset, candidates) = seventy(folder.path());
+    let room = Room { folder, dataset, candidates };
+    let server = server();
+    let retrieve = |_: &Language, queries: &[(String, String)]| {
+        Ok(queries.iter().map(|(id, _)| list(id, &[(found, 0.5, None)])).collect())
+    };
+    let artefact = room.generate(config, &room.llm(&server, None), &retrieve).unwrap();
+    (artefact, room)
+}
+
+#[test]
+fn a_language_stops_where_generation_adds_nothing() {
+    let (artefact, _room) = tried(&config(), "n");
+    assert_eq!(rows(&artefact).len(), 50, "the probe found no negative in any query");
+    let summary = artefact.summary();
+    assert_eq!(summary.counts["queries left out: generation adds nothing"], 20);
+    assert!(summary.notes[0].contains("sw: generation stopped, for only 0 of 50"), "{:?}", summary.notes);
+    let text = std::fs::read_to_string(artefact.path("gains.json")).unwrap();
+    let gains: std::collections::BTreeMap<Language, Gain> = serde_json::from_str(&text).unwrap();
+    let gain = gains.values().next().unwrap();
+    assert_eq!((gain.tried, gain.used, gain.left_out, gain.novelty), (50, 50, 20, Some(1.0)));
+    assert_eq!(gain.relevant, judge::Estimate::wilson(50, 50), "what is found is relevant");
+    let (artefact, _room) = tried(&GenerateConfig { stop_below: 0.0, ..config() }, "n");
+    assert_eq!(rows(&artefact).len(), 70, "told never to stop");
+    let (artefact, _room) = tried(&GenerateConfig { probe: 70, ..config() }, "n");
+    assert_eq!(rows(&artefact).len(), 70, "no more queries than the probe");
+    let (artefact, _room) = tried(&config(), "w");
+    let ids: Vec<String> = rows(&artefact).into_iter().map(|row| row.query).collect();
+    assert_eq!(ids, (0..70).map(|query| format!("q{query}")).collect::<Vec<_>>(), "all, in the order of mining");
+}
+
+#[test]
+fn the_authors_prompt_can_be_chosen() {
+    let (room, server) = (Room::new(), server());
+    let paper = GenerateConfig { prompts: Prompts::Paper, ..config() };
+    room.generate(&paper, &room.llm(&server, None), &|_, queries| {
+        Ok(queries.iter().map(|(id, _)| list(id, &[])).collect())
+    })
+    .unwrap();
+    let sent: Vec<Value> =
+        server.seen().into_iter().map(|seen| seen.body).filter(|body| body["model"] == "writer").collect();
+    assert_eq!((sent.len(), quoted(&sent[0], "question").as_str()), (2, ""));
+    assert_eq!((&sent[0]["temperature"], &sent[1]["max_tokens"]), (&serde_json::json!(0.7), &serde_json::json!(128)));
+}
+
+#[test]
+fn a_batch_is_laid_out_layer_by_layer() {
+    let (room, server) = (Room::new(), server());
+    let judgements = room.judged(&rules(), &room.llm(&server, None));
+    let asked = |_: &Language, _: &[(String, String)]| panic!("no query is written yet");
+    let llm = room.offline().collecting();
+    rehearse(&room.inputs(&judgements), &config(), &llm, &asked, &Progress::silent()).unwrap();
+    assert_eq!(llm.collected(), 1, "the summary, without which there is no query");
 }

@@ -6,13 +6,13 @@ use std::path::Path;
 use super::Rejection;
 use super::check::{clean, rejection};
 use super::config::{GenerateConfig, Method};
-use super::prompt;
+use super::prompt::{self, Prompt};
 use crate::artefact::Artefact;
 use crate::corpus::Language;
 use crate::dataset::{Dataset, Split};
 use crate::error::{Error, Result};
 use crate::judge::{self, JudgeConfig, QueryJudgements, UnjudgedRule, Verdict};
-use crate::llm::{Llm, Message, Parameters, Reply, Request};
+use crate::llm::{Llm, Reply, Request};
 use crate::mine::QueryCandidates;
 use crate::progress::Progress;
 use crate::text::language::Checker;
@@ -57,9 +57,9 @@ pub struct Written {
 }
 
 /// A query that falls short.
-struct Short<'a> {
-    language: &'a Language,
-    id: String,
+pub(super) struct Short<'a> {
+    pub(super) language: &'a Language,
+    pub(super) id: String,
     text: &'a str,
     positive: String,
 }
@@ -90,12 +90,27 @@ pub fn write_queries(
     progress: &Progress,
 ) -> Result<Written> {
     config.validate()?;
+    let checker = checker(inputs, config)?;
+    write(&short_queries(inputs, config)?.iter().collect::<Vec<_>>(), config, &checker, llm, progress)
+}
+
+/// What tells whether a new query is in the right language.
+pub(super) fn checker(inputs: &GenerateInputs, config: &GenerateConfig) -> Result<Checker> {
     let languages = inputs.dataset.partitions.iter().map(|partition| &partition.language);
-    let checker = Checker::open(config.language_check, inputs.language_model, languages)?;
-    let short = if config.method == Method::None { Vec::new() } else { short_queries(inputs, config)? };
-    let sources = sources(&short, config, llm, progress)?;
+    Checker::open(config.language_check, inputs.language_model, languages)
+}
+
+/// Writes a new query for each of these.
+pub(super) fn write(
+    short: &[&Short],
+    config: &GenerateConfig,
+    checker: &Checker,
+    llm: &Llm,
+    progress: &Progress,
+) -> Result<Written> {
+    let sources = sources(short, config, llm, progress)?;
     let request =
-        |(short, source): (&Short, &Source)| source.text(short).map(|text| query_request(short, text, config));
+        |(short, source): (&&Short, &Source)| source.text(short).map(|text| query_request(short, text, config));
     let replies = ask(short.iter().zip(&sources).map(request), llm, progress)?;
     let mut written = Written::default();
     for ((short, source), reply) in short.iter().zip(sources).zip(replies) {
@@ -110,7 +125,7 @@ pub fn write_queries(
             }
         };
         let text = clean(&reply);
-        let rejected = rejection(&text, short.text, short.language, &checker);
+        let rejected = rejection(&text, short.text, short.language, checker);
         let generated = Generated { query: short.id.clone(), summary, text, rejected };
         written.queries.entry(short.language.clone()).or_default().push(generated);
     }
@@ -126,7 +141,7 @@ enum Source {
 
 impl Source {
     /// The text to write from; none where there is none.
-    fn text<'a>(&'a self, short: &'a Short) -> Option<&'a str> {
+    fn text<'a>(&'a self, short: &'a Short<'_>) -> Option<&'a str> {
         match self {
             Self::Positive => Some(&short.positive),
             Self::Summary(summary) => Some(summary.as_str()).filter(|summary| !summary.is_empty()),
@@ -135,7 +150,7 @@ impl Source {
     }
 }
 
-fn sources(short: &[Short], config: &GenerateConfig, llm: &Llm, progress: &Progress) -> Result<Vec<Source>> {
+fn sources(short: &[&Short], config: &GenerateConfig, llm: &Llm, progress: &Progress) -> Result<Vec<Source>> {
     if config.method != Method::BackForward {
         return Ok(short.iter().map(|_| Source::Positive).collect());
     }
@@ -158,18 +173,18 @@ fn ask(requests: impl Iterator<Item = Option<Request>>, llm: &Llm, progress: &Pr
 }
 
 fn summary_request(short: &Short, config: &GenerateConfig) -> Request {
-    request(short, config, prompt::SUMMARY, prompt::summary(short.language, short.text, &short.positive))
+    request(short, config, prompt::summary(config.prompts, short.language, short.text, &short.positive))
 }
 
 fn query_request(short: &Short, text: &str, config: &GenerateConfig) -> Request {
-    request(short, config, prompt::QUERY, prompt::query(short.language, text))
+    request(short, config, prompt::query(config.prompts, short.language, text))
 }
 
-fn request(short: &Short, config: &GenerateConfig, prompt: &str, chat: (Vec<Message>, Parameters)) -> Request {
-    let (messages, parameters) = chat;
+fn request(short: &Short, config: &GenerateConfig, prompt: Prompt) -> Request {
+    let Prompt { name, messages, parameters } = prompt;
     Request {
         model: config.model.clone(),
-        prompt: prompt.to_owned(),
+        prompt: name.to_owned(),
         parameters,
         attempt: 0,
         messages,
@@ -177,8 +192,13 @@ fn request(short: &Short, config: &GenerateConfig, prompt: &str, chat: (Vec<Mess
     }
 }
 
-/// The queries with fewer negatives than the target, with the text to write from.
-fn short_queries<'a>(inputs: &GenerateInputs<'a>, config: &GenerateConfig) -> Result<Vec<Short<'a>>> {
+/// The queries with fewer negatives than the target, with the text to write from; none where nothing is generated.
+///
+/// *Order*: languages by tag, queries as mined.
+pub(super) fn short_queries<'a>(inputs: &GenerateInputs<'a>, config: &GenerateConfig) -> Result<Vec<Short<'a>>> {
+    if config.method == Method::None {
+        return Ok(Vec::new());
+    }
     let rule = inputs.judge_config()?.unjudged;
     let candidates: BTreeMap<Language, Vec<QueryCandidates>> = judge::lists(inputs.dataset, inputs.candidates)?;
     let mut judgements: BTreeMap<Language, Vec<QueryJudgements>> = judge::lists(inputs.dataset, inputs.judgements)?;
@@ -218,7 +238,7 @@ fn check_same_queries(language: &Language, lists: &[QueryCandidates], rows: &[Qu
 }
 
 /// Whether a candidate with this verdict is, or by `judge.unjudged` may become, a negative.
-fn is_negative(verdict: Verdict, rule: UnjudgedRule) -> bool {
+pub(super) fn is_negative(verdict: Verdict, rule: UnjudgedRule) -> bool {
     match verdict {
         Verdict::Negative | Verdict::Human => true,
         Verdict::Unjudged | Verdict::Abstained => rule != UnjudgedRule::Exclude,

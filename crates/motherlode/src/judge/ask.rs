@@ -41,16 +41,20 @@ impl<'a> Case<'a> {
         config: &JudgeConfig,
     ) -> Result<Self> {
         let judged = partition.split(split)?;
-        let reference = match config.reference {
-            Reference::None => String::new(),
-            Reference::Positives => {
-                let positives = judged.qrels.positives(query);
-                let left: Vec<PassageIndex> = positives.filter(|positive| !without.contains(positive)).collect();
-                prompt::reference(&partition.corpus, &left, config.reference_characters)
-            }
-        };
+        let positives = judged.qrels.positives(query).filter(|positive| !without.contains(positive));
+        let reference = reference(partition, &positives.collect::<Vec<_>>(), config);
         let query = judged.queries.query(query);
         Ok(Self { language: &partition.language, query, corpus: &partition.corpus, reference, passages: Vec::new() })
+    }
+
+    /// The same with the positives of the reference in reverse order; none where that changes nothing.
+    pub(super) fn reversed(&self, partition: &Partition, split: Split, config: &JudgeConfig) -> Result<Option<Self>> {
+        let judged = partition.split(split)?;
+        let Some(query) = judged.queries.find(&self.query.id) else { return Ok(None) };
+        let mut positives: Vec<PassageIndex> = judged.qrels.positives(query).collect();
+        positives.reverse();
+        let reference = reference(partition, &positives, config);
+        Ok((reference != self.reference).then(|| Self { reference, ..self.clone() }))
     }
 
     /// The request for one vote on one passage.
@@ -64,6 +68,25 @@ impl<'a> Case<'a> {
             messages: prompt::messages(config.order, &self.query.text, &self.reference, &candidate),
             about: format!("query `{}` ({})", self.query.id, self.language),
         }
+    }
+
+    /// The request for the cheap judge's probability that one passage is relevant.
+    pub(super) fn screen_request(&self, passage: PassageIndex, model: &str) -> Request {
+        let candidate = prompt::passage_text(self.corpus.passage(passage));
+        let (messages, parameters) = prompt::screen(&self.query.text, &self.reference, &candidate);
+        Request {
+            model: model.to_owned(),
+            prompt: prompt::SCREEN.to_owned(),
+            parameters,
+            attempt: 0,
+            messages,
+            about: format!("query `{}` ({})", self.query.id, self.language),
+        }
+    }
+
+    /// The cheap judge's requests, by passage.
+    pub(super) fn screen_requests(&self, model: &str) -> Vec<Request> {
+        self.passages.iter().map(|passage| self.screen_request(*passage, model)).collect()
     }
 
     /// The requests of the first attempt, by passage, then vote.
@@ -83,6 +106,13 @@ impl<'a> Case<'a> {
             matches!(vote, Vote::Unreadable { .. }).then(|| self.request(passage, ballot, attempt, config))
         };
         votes.iter().enumerate().filter_map(again).collect()
+    }
+}
+
+fn reference(partition: &Partition, positives: &[PassageIndex], config: &JudgeConfig) -> String {
+    match config.reference {
+        Reference::None => String::new(),
+        Reference::Positives => prompt::reference(&partition.corpus, positives, config.reference_characters),
     }
 }
 

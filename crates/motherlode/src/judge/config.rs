@@ -40,6 +40,38 @@ pub enum UnjudgedRule {
     Keep,
 }
 
+/// Which pairs come first where not all can be judged.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Priority {
+    /// Those whose verdict matters most: high in the fused list, as near to the positive as the untouched model can see,
+    /// and, with less weight, those that the retrievers disagree about.
+    #[default]
+    Value,
+    /// Those that the untouched model scores highest.
+    ModelScore,
+}
+
+/// A cheap judge before the one that [`JudgeConfig::model`] names, which then sees only what the cheap one is unsure of.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CascadeConfig {
+    /// The cheap judge's name. Its server must give log-probabilities.
+    pub model: String,
+    /// Highest share of its decisions that the other judge would have taken otherwise.
+    pub error: f64,
+    /// Share of the pairs, drawn at random, that both judge: one half chooses the thresholds, the other audits them.
+    pub audit: f64,
+    /// Least number of such pairs, where there are so many.
+    pub audit_pairs: usize,
+}
+
+impl Default for CascadeConfig {
+    fn default() -> Self {
+        Self { model: String::new(), error: 0.05, audit: 0.05, audit_pairs: 200 }
+    }
+}
+
 /// Who judges what, and by which rules.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -58,8 +90,12 @@ pub struct JudgeConfig {
     pub votes: u32,
     /// Candidates are judged up to this rank.
     pub depth: u32,
-    /// Most pairs to judge, over all languages, those with the highest model scores; none: all up to `depth`.
+    /// Most pairs to judge, over all languages; none: all up to `depth`.
     pub max_pairs: Option<usize>,
+    /// Which pairs come first, with `max_pairs` or a budget in section `[llm]`.
+    pub priority: Priority,
+    /// A cheap judge that goes first; none: all pairs are judged by `model`.
+    pub cascade: Option<CascadeConfig>,
     /// What `sample` does with candidates that have no verdict.
     pub unjudged: UnjudgedRule,
     /// Queries a language whose positive must be found right and a far passage wrong.
@@ -68,6 +104,9 @@ pub struct JudgeConfig {
     pub canary_pass_rate: f64,
     /// Pairs a language that people judged, of positives and of negatives each, to measure the judge with.
     pub calibration: usize,
+    /// Pairs a language that are judged again with the texts in the other order, and with the reference's positives
+    /// reversed, to see how often that changes the grade.
+    pub swaps: usize,
 }
 
 impl Default for JudgeConfig {
@@ -81,10 +120,13 @@ impl Default for JudgeConfig {
             votes: 1,
             depth: 40,
             max_pairs: None,
+            priority: Priority::Value,
+            cascade: None,
             unjudged: UnjudgedRule::Percentage,
             canaries: 5,
             canary_pass_rate: 0.7,
             calibration: 20,
+            swaps: 0,
         }
     }
 }
@@ -110,6 +152,15 @@ impl JudgeConfig {
         if !(0.0..=1.0).contains(&self.canary_pass_rate) {
             return wrong("canary_pass_rate", "a share from 0 to 1", self.canary_pass_rate.to_string());
         }
+        let Some(cascade) = &self.cascade else { return Ok(()) };
+        if cascade.model.trim().is_empty() || cascade.model == self.model {
+            return wrong("cascade.model", "the name of a cheaper model than judge.model", cascade.model.clone());
+        }
+        for (name, share) in [("cascade.error", cascade.error), ("cascade.audit", cascade.audit)] {
+            if !(0.0..1.0).contains(&share) {
+                return wrong(name, "a share from 0 to below 1", share.to_string());
+            }
+        }
         Ok(())
     }
 }
@@ -132,6 +183,12 @@ mod tests {
         assert!(refused(|config| config.depth = 0).contains("`judge.depth`"));
         assert!(refused(|config| config.reference_characters = 0).contains("`judge.reference_characters`"));
         assert!(refused(|config| config.canary_pass_rate = 1.1).contains("`judge.canary_pass_rate`"));
+        let cascade = |change: CascadeConfig| refused(|config| config.cascade = Some(change));
+        assert!(
+            cascade(CascadeConfig { model: "m".into(), ..CascadeConfig::default() }).contains("`judge.cascade.model`")
+        );
+        let cheap = CascadeConfig { model: "cheap".into(), error: 1.0, ..CascadeConfig::default() };
+        assert!(cascade(cheap).contains("`judge.cascade.error`"));
         JudgeConfig { method: Method::None, ..JudgeConfig::default() }.validate().unwrap();
     }
 

@@ -1,11 +1,13 @@
 //! Judging: a language model says which candidates answer the query after all.
 //!
-//! Reads the artefact of `mine` and the data set; writes `LANG.jsonl` (a [`QueryJudgements`] a line),
-//! `canaries.json` ([`Canaries`] by language) and `calibration.json` ([`Calibration`] by language). Every question goes
-//! through the [ledger](crate::llm). In this order: probes whose answer is known ([canaries](Canaries)), pairs that
-//! people judged ([calibration](Calibration)), then the candidates. Two criteria of 0, 1 or 2 combine to a grade: 0 is
-//! a negative, 1 is excluded, 2 is a false negative; a reply that cannot be read is asked for twice more and then
-//! `unknown`.
+//! Reads the artefact of `mine` and the data set, and files of labels where there are any. Writes `LANG.jsonl` (a
+//! [`QueryJudgements`] a line), `LANG.explained.jsonl` (every verdict with texts and reasons, for a person),
+//! `canaries.json` ([`Canaries`] by language), `calibration.json` ([`Calibration`] by language) with the pairs behind it
+//! in `calibration.jsonl` ([`CalibrationPair`]), `swaps.json` ([`Swaps`] by language) and, with a cheap judge,
+//! `cascade.json` ([`Cascade`]). Every question goes through the [ledger](crate::llm). In this order: probes whose answer is
+//! known ([canaries](Canaries)), pairs that people judged ([calibration](Calibration)), then the candidates, where a
+//! budget may end the most important first. Two criteria of 0, 1 or 2 combine to a grade: 0 is a negative, 1 is excluded,
+//! 2 is a false negative; a reply that cannot be read is asked for twice more and then `unknown`.
 //!
 //! Fallible functions return [`Error::Data`](crate::Error::Data) where inputs do not belong together, where every
 //! language's canaries fail, and where the ledger lacks answers and no server is configured; and the errors of
@@ -14,31 +16,48 @@
 mod ask;
 mod calibrate;
 mod canary;
+mod cascade;
 mod config;
+mod explain;
+mod labels;
+mod measure;
 mod parse;
 mod plan;
+mod priority;
 mod prompt;
+pub(crate) mod rates;
+mod reliability;
 mod select;
 mod stage;
+mod swap;
 #[cfg(test)]
 pub(crate) mod tests;
 mod verdict;
 
-pub use calibrate::{Calibration, Estimate, GradeCounts, Rates};
+pub use calibrate::{CalibrationPair, Source};
 pub use canary::{Canaries, Probe, abstained};
-pub use config::{JudgeConfig, Method, Order, Reference, UnjudgedRule};
+pub use cascade::{Audit, Cascade, Thresholds};
+pub use config::{CascadeConfig, JudgeConfig, Method, Order, Priority, Reference, UnjudgedRule};
+pub use labels::labels_digest;
+pub(crate) use measure::grade_of;
+pub use measure::{Band, Calibration, GradeCounts};
 pub use plan::{JudgePlan, LanguagePlan, plan};
 pub(crate) use prompt::passage_text;
+pub use rates::{Corrected, Estimate, Rates};
+pub use reliability::Bin;
 pub use select::judge_candidates;
-pub(crate) use select::{passage_named, query_named};
-pub use stage::{JudgeInputs, judge, lists};
+pub(crate) use select::{drawn, passage_named, query_named};
+pub use stage::{JudgeInputs, judge, lists, rehearse};
+pub use swap::{Swap, Swaps};
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
+use crate::artefact::Artefact;
 use crate::corpus::Language;
 use crate::dataset::{Dataset, Split};
+use crate::error::Result;
 use crate::llm::Llm;
 
 /// Who judges, and over which texts.
@@ -52,6 +71,22 @@ pub struct Judge<'a> {
     pub config: &'a JudgeConfig,
     /// The model.
     pub llm: &'a Llm,
+}
+
+/// What the first candidates showed of the judge, and what further ones are judged by.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Standing {
+    /// Languages whose verdicts do not count.
+    pub abstained: BTreeSet<Language>,
+    /// Where the cheap judge's word counts.
+    pub thresholds: Option<Thresholds>,
+}
+
+impl Standing {
+    /// What an artefact of `judge` says.
+    pub fn read(judgements: &Artefact) -> Result<Self> {
+        Ok(Self { abstained: abstained(judgements)?, thresholds: cascade::thresholds_of(judgements)? })
+    }
 }
 
 /// What [`judge_candidates`] found.
@@ -98,9 +133,24 @@ pub struct Judgement {
     /// Information Completeness, 0 to 2.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub completeness: Option<u8>,
+    /// What the cheap judge said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub screened: Option<Screened>,
     /// Keys of the ledger's entries, one a vote.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ledger: Vec<String>,
+}
+
+/// The cheap judge's word on a candidate.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Screened {
+    /// The probability that it is relevant; absent where the reply had none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub probability: Option<f64>,
+    /// Whether this made the verdict, so that the large judge was not asked.
+    pub decided: bool,
+    /// Key of the ledger's entry.
+    pub ledger: String,
 }
 
 /// The judgements of one query's candidates, by rank: a line of `LANG.jsonl` in the artefact of `judge`.

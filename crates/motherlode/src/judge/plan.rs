@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ask::Case;
 use super::stage::Work;
-use super::{Judge, JudgeConfig, JudgeInputs, Method};
+use super::{JudgeConfig, JudgeInputs, Method};
 use crate::corpus::Language;
 use crate::error::Result;
 use crate::llm::{Llm, Request, estimate_tokens};
@@ -14,8 +14,10 @@ use crate::llm::{Llm, Request, estimate_tokens};
 /// What one language will ask. Equal requests count once; repeats of unreadable replies are not foreseen.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LanguagePlan {
-    /// Requests for candidates.
+    /// Requests for candidates; with a cheap judge at most so many.
     pub candidates: usize,
+    /// Requests of the cheap judge.
+    pub screening: usize,
     /// Requests for canaries.
     pub canaries: usize,
     /// Requests for calibration.
@@ -33,11 +35,12 @@ pub struct LanguagePlan {
 impl LanguagePlan {
     /// All requests.
     pub fn requests(&self) -> usize {
-        self.candidates + self.canaries + self.calibration
+        self.candidates + self.screening + self.canaries + self.calibration
     }
 
     fn add(&mut self, other: &Self) {
         self.candidates += other.candidates;
+        self.screening += other.screening;
         self.canaries += other.canaries;
         self.calibration += other.calibration;
         self.in_ledger += other.in_ledger;
@@ -85,11 +88,17 @@ pub fn plan(inputs: &JudgeInputs, config: &JudgeConfig, seed: u64, llm: &Llm) ->
     }
     let judge = inputs.judge(config, llm);
     let lists = inputs.lists()?;
-    let work = Work::new(&judge, &lists, seed)?;
-    let mut counter = Counter { plan: JudgePlan::default(), seen: BTreeSet::new(), judge: &judge };
-    counter.add(work.canaries.iter(), |plan| &mut plan.canaries)?;
-    counter.add(work.calibration.iter().map(|trial| &trial.case), |plan| &mut plan.calibration)?;
-    counter.add(work.candidates.iter(), |plan| &mut plan.candidates)?;
+    let work = Work::new(&judge, &lists, &inputs.read_labels()?, seed)?;
+    let mut counter = Counter { plan: JudgePlan::default(), seen: BTreeSet::new(), llm };
+    let calibration = || work.calibration.iter().map(|trial| &trial.case);
+    let asked = |case: &Case| case.requests(config);
+    counter.add(work.canaries.iter(), asked, |plan| &mut plan.canaries)?;
+    counter.add(calibration(), asked, |plan| &mut plan.calibration)?;
+    counter.add(work.candidates.iter(), asked, |plan| &mut plan.candidates)?;
+    if let Some(cascade) = &config.cascade {
+        let screened = |case: &Case| case.screen_requests(&cascade.model);
+        counter.add(calibration().chain(&work.candidates), screened, |plan| &mut plan.screening)?;
+    }
     Ok(counter.plan)
 }
 
@@ -97,20 +106,21 @@ pub fn plan(inputs: &JudgeInputs, config: &JudgeConfig, seed: u64, llm: &Llm) ->
 struct Counter<'a> {
     plan: JudgePlan,
     seen: BTreeSet<String>,
-    judge: &'a Judge<'a>,
+    llm: &'a Llm,
 }
 
 impl Counter<'_> {
     fn add<'c>(
         &mut self,
         cases: impl Iterator<Item = &'c Case<'c>>,
+        requests: impl Fn(&Case) -> Vec<Request>,
         kind: fn(&mut LanguagePlan) -> &mut usize,
     ) -> Result<()> {
         for case in cases {
             let language = self.plan.languages.entry(case.language.clone()).or_default();
-            for request in case.requests(self.judge.config) {
+            for request in requests(case) {
                 let key = request.key();
-                let is_answered = self.judge.llm.ledger().contains(&key)?;
+                let is_answered = self.llm.ledger().contains(&key)?;
                 if self.seen.insert(key) {
                     *kind(language) += 1;
                     language.count(&request, is_answered);

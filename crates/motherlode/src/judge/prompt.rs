@@ -1,5 +1,5 @@
-//! The judge's prompt, versions `judge-1` and `judge-1-paper`. A change of one byte of it needs a new version's name:
-//! the ledger's keys depend on it.
+//! The judge's prompts, versions `judge-1` and `judge-1-paper`, and the cheap judge's, `screen-1`. A change of one byte
+//! needs a new version's name: the ledger's keys depend on it.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -8,7 +8,12 @@ use crate::corpus::{Corpus, Passage, PassageIndex};
 use crate::llm::{Message, Parameters, fence};
 
 const RULES: &str = include_str!("prompt.txt");
+const SCREEN_RULES: &str = include_str!("screen.txt");
 const MAX_TOKENS: u32 = 32;
+/// Name and version of the cheap judge's prompt.
+pub(super) const SCREEN: &str = "screen-1";
+/// What the cheap judge chooses from.
+const LABELS: [&str; 2] = ["yes", "no"];
 
 /// Which text comes last.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,10 +34,35 @@ impl Order {
             Self::Paper => "judge-1-paper",
         }
     }
+
+    /// The other order.
+    pub(super) fn swapped(self) -> Self {
+        match self {
+            Self::Prefix => Self::Paper,
+            Self::Paper => Self::Prefix,
+        }
+    }
 }
 
 /// The chat that asks for a verdict on `candidate`; an empty `reference` stands for no standard answer.
 pub(super) fn messages(order: Order, question: &str, reference: &str, candidate: &str) -> Vec<Message> {
+    chat(RULES, order, question, reference, candidate)
+}
+
+/// The chat that asks for the probability that `candidate` answers the question.
+pub(super) fn screen(question: &str, reference: &str, candidate: &str) -> (Vec<Message>, Parameters) {
+    (chat(SCREEN_RULES, Order::Prefix, question, reference, candidate), Parameters::scores(&LABELS))
+}
+
+/// The probability of `yes` against `no` in the reply of a [`screen`]; none where the reply has neither.
+pub(super) fn screened(reply: &str) -> Option<f64> {
+    let scores: std::collections::BTreeMap<String, f64> = serde_json::from_str(reply).ok()?;
+    let [yes, no] = LABELS.map(|label| scores.get(label).copied());
+    let probability = 1.0 / (1.0 + (no? - yes?).exp());
+    probability.is_finite().then_some(probability)
+}
+
+fn chat(rules: &str, order: Order, question: &str, reference: &str, candidate: &str) -> Vec<Message> {
     let question = fence("question", question);
     let reference = fence("standard_answer", reference);
     let candidate = fence("candidate_answer", candidate);
@@ -40,7 +70,7 @@ pub(super) fn messages(order: Order, question: &str, reference: &str, candidate:
         Order::Prefix => [question, reference, candidate],
         Order::Paper => [question, candidate, reference],
     };
-    vec![Message::system(RULES.trim_end_matches('\n')), Message::user(parts.join("\n"))]
+    vec![Message::system(rules.trim_end_matches('\n')), Message::user(parts.join("\n"))]
 }
 
 /// Title and text of a passage as the model reads it.
@@ -119,6 +149,15 @@ mod tests {
     fn the_prompts_are_fixed() {
         assert_eq!(key(Order::Prefix), "aeb53fb4174e9ad944a7216005251f6d");
         assert_eq!(key(Order::Paper), "edc4171a48676394a3a61750ef94acbf");
+    }
+
+    /// Golden: Python 3.11, `1 / (1 + math.exp(-2 + 0.25))`.
+    #[test]
+    fn a_probability_is_read_out_of_two_scores() {
+        assert!((screened(r#"{"yes": -0.25, "no": -2.0}"#).unwrap() - 0.851_952_801_968_310_6).abs() < 1e-12);
+        for bad in ["{}", "yes", r#"{"yes": -0.25}"#] {
+            assert_eq!(screened(bad), None, "{bad}");
+        }
     }
 
     #[test]

@@ -1,13 +1,14 @@
-//! Which candidates are judged, and the judging of any lists of candidates.
+//! The judging of lists of candidates: which pairs are asked about, in which order, and what becomes of each.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use rand::RngExt;
 
 use super::ask::{Case, opinions};
-use super::config::{JudgeConfig, Method};
+use super::cascade::{self, Decision, Screening};
+use super::priority::{Place, chosen};
 use super::verdict::Opinion;
-use super::{Judge, Judged, Judgement, QueryJudgements, Verdict};
+use super::{Judge, Judged, Judgement, QueryJudgements, Screened, Standing, Verdict};
 use crate::corpus::{Language, PassageIndex};
 use crate::dataset::{Partition, Split};
 use crate::error::{Error, Result};
@@ -15,96 +16,123 @@ use crate::mine::{Candidate, QueryCandidates};
 use crate::progress::Progress;
 use crate::queries::QueryIndex;
 
-/// The place of a candidate: number of the language, of the query in its list, of the candidate.
-type Place = (usize, usize, usize);
+/// Waves in which pairs are asked about where the budget may end: what matters more comes in an earlier one.
+const WAVES: usize = 32;
+/// Pairs of a wave, at least and at most: as many as keep servers busy, and as few as make an early end a good one.
+const WAVE: (usize, usize) = (8, 256);
+
+/// The lists of all languages.
+pub(super) type Lists = BTreeMap<Language, Vec<QueryCandidates>>;
+
+/// What was asked and answered, by place.
+#[derive(Default)]
+pub(super) struct Asked {
+    pub(super) opinions: BTreeMap<Place, Opinion>,
+    /// What the cheap judge said, where there is one.
+    pub(super) screening: Screening,
+}
 
 /// Judges any lists of candidates, with the reference of the query that each list names.
 ///
 /// Pairs that people judged, that lie deeper than `judge.depth` or beyond `judge.max_pairs` are not sent. In a language
-/// of `abstained` the grades are kept but no verdict follows.
+/// that `standing` says abstains the grades are kept but no verdict follows; a cheap judge decides by its thresholds.
 ///
 /// *Order*: languages, queries and candidates as given.
-pub fn judge_candidates(
-    judge: &Judge,
-    lists: &BTreeMap<Language, Vec<QueryCandidates>>,
-    abstained: &BTreeSet<Language>,
-    progress: &Progress,
-) -> Result<Judged> {
-    let chosen = chosen(lists, judge.config);
-    let cases = cases(judge, lists, &chosen)?;
-    let mut answers = opinions(&cases, judge.config, judge.llm, progress)?.into_iter().flatten();
-    let mut judged = Judged::default();
-    for (language_number, (language, queries)) in lists.iter().enumerate() {
-        let mut rows = Vec::with_capacity(queries.len());
-        for (query_number, query) in queries.iter().enumerate() {
-            let mut judgements = Vec::with_capacity(query.candidates.len());
-            for (number, candidate) in query.candidates.iter().enumerate() {
-                let is_chosen = chosen.contains(&(language_number, query_number, number));
-                let opinion = is_chosen.then(|| answers.next().expect("one opinion for every chosen candidate"));
-                judged.pairs += usize::from(is_chosen);
-                judged.unpaid += usize::from(opinion == Some(Opinion::Unjudged));
-                judgements.push(judgement(candidate, opinion, abstained.contains(language)));
-            }
-            rows.push(QueryJudgements { query: query.query.clone(), judgements });
+pub fn judge_candidates(judge: &Judge, lists: &Lists, standing: &Standing, progress: &Progress) -> Result<Judged> {
+    let places = chosen(lists, judge.config);
+    let asked = match (&judge.config.cascade, standing.thresholds) {
+        (Some(config), Some(thresholds)) => {
+            let screening = cascade::screen(judge, config, lists, &places, progress)?;
+            let screening = Screening { thresholds: Some(thresholds), ..screening };
+            let open: Vec<Place> =
+                places.iter().copied().filter(|place| screening.decision(*place).is_none()).collect();
+            Asked { opinions: ask(judge, lists, &open, progress)?, screening }
         }
-        judged.lists.insert(language.clone(), rows);
-    }
-    Ok(judged)
+        _ => Asked { opinions: ask(judge, lists, &places, progress)?, screening: Screening::default() },
+    };
+    Ok(judged(lists, &places, &asked, &standing.abstained))
 }
 
-fn judgement(candidate: &Candidate, opinion: Option<Opinion>, abstains: bool) -> Judgement {
+/// The large judge's opinions on these places, the most important first: in waves, where the budget may end.
+pub(super) fn ask(
+    judge: &Judge,
+    lists: &Lists,
+    places: &[Place],
+    progress: &Progress,
+) -> Result<BTreeMap<Place, Opinion>> {
+    let wave = if judge.llm.is_limited() { (places.len() / WAVES).clamp(WAVE.0, WAVE.1) } else { usize::MAX };
+    let mut asked = BTreeMap::new();
+    for places in places.chunks(wave.min(places.len().max(1))) {
+        let places: BTreeSet<Place> = places.iter().copied().collect();
+        let cases = cases(judge, lists, &places)?;
+        let answers = opinions(&cases, judge.config, judge.llm, progress)?;
+        asked.extend(places.into_iter().zip(answers.into_iter().flatten()));
+    }
+    Ok(asked)
+}
+
+/// Every candidate with its fate.
+pub(super) fn judged(lists: &Lists, places: &[Place], asked: &Asked, abstained: &BTreeSet<Language>) -> Judged {
+    let chosen: BTreeSet<Place> = places.iter().copied().collect();
+    let mut judged = Judged { pairs: chosen.len(), ..Judged::default() };
+    for (language_number, (language, queries)) in lists.iter().enumerate() {
+        let abstains = abstained.contains(language);
+        let row = |(query_number, list): (usize, &QueryCandidates)| {
+            let judgement = |(number, candidate): (usize, &Candidate)| {
+                judgement(candidate, asked, (language_number, query_number, number), abstains)
+            };
+            let judgements = list.candidates.iter().enumerate().map(judgement).collect();
+            QueryJudgements { query: list.query.clone(), judgements }
+        };
+        judged.lists.insert(language.clone(), queries.iter().enumerate().map(row).collect());
+    }
+    let is_unpaid = |place: &&Place| match asked.screening.decision(**place) {
+        Some(_) => false,
+        None => asked.opinions.get(*place).is_none_or(|opinion| *opinion == Opinion::Unjudged),
+    };
+    judged.unpaid = chosen.iter().filter(is_unpaid).count();
+    judged
+}
+
+/// The large judge's word counts where there is one, then the cheap judge's.
+fn judgement(candidate: &Candidate, asked: &Asked, place: Place, abstains: bool) -> Judgement {
+    let opinion = asked.opinions.get(&place).filter(|opinion| **opinion != Opinion::Unjudged);
+    let decision = if opinion.is_some() { None } else { asked.screening.decision(place) };
     let mut judgement = Judgement {
         passage: candidate.passage.clone(),
         verdict: if candidate.human_grade.is_some() { Verdict::Human } else { Verdict::Unjudged },
         accuracy: None,
         completeness: None,
+        screened: asked.screening.screens.get(&place).map(|screen| Screened {
+            probability: screen.probability,
+            decided: decision.is_some(),
+            ledger: screen.ledger.clone(),
+        }),
         ledger: Vec::new(),
     };
-    let Some(opinion) = opinion else { return judgement };
-    judgement.verdict = opinion.verdict();
-    if abstains && judgement.verdict != Verdict::Unjudged {
+    match (opinion, decision) {
+        (Some(opinion), _) => judgement.verdict = opinion.verdict(),
+        (None, Some(Decision::Negative)) => judgement.verdict = Verdict::Negative,
+        (None, Some(Decision::Relevant)) => judgement.verdict = Verdict::Excluded,
+        (None, None) => return judgement,
+    }
+    if abstains {
         judgement.verdict = Verdict::Abstained;
     }
     match opinion {
-        Opinion::Graded { grades, ledger, .. } => {
+        Some(Opinion::Graded { grades, ledger, .. }) => {
             judgement.accuracy = Some(grades.accuracy);
             judgement.completeness = Some(grades.completeness);
-            judgement.ledger = ledger;
+            judgement.ledger.clone_from(ledger);
         }
-        Opinion::Unknown { ledger } => judgement.ledger = ledger,
-        Opinion::Unjudged => {}
+        Some(Opinion::Unknown { ledger }) => judgement.ledger.clone_from(ledger),
+        Some(Opinion::Unjudged) | None => {}
     }
     judgement
 }
 
-/// The candidates to judge.
-///
-/// *Order and ties* of `max_pairs`: model score descending, then language, query and rank ascending.
-pub(super) fn chosen(lists: &BTreeMap<Language, Vec<QueryCandidates>>, config: &JudgeConfig) -> BTreeSet<Place> {
-    if config.method == Method::None {
-        return BTreeSet::new();
-    }
-    let mut places: Vec<(f32, Place)> = Vec::new();
-    for (language, queries) in lists.values().enumerate() {
-        for (query, list) in queries.iter().enumerate() {
-            let wanted = |candidate: &Candidate| candidate.human_grade.is_none() && candidate.rank <= config.depth;
-            let numbered = list.candidates.iter().enumerate().filter(|(_, candidate)| wanted(candidate));
-            places.extend(numbered.map(|(number, candidate)| (candidate.model_score, (language, query, number))));
-        }
-    }
-    if let Some(most) = config.max_pairs {
-        places.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
-        places.truncate(most);
-    }
-    places.into_iter().map(|(_, place)| place).collect()
-}
-
 /// One case for every query with chosen candidates.
-pub(super) fn cases<'a>(
-    judge: &Judge<'a>,
-    lists: &BTreeMap<Language, Vec<QueryCandidates>>,
-    chosen: &BTreeSet<Place>,
-) -> Result<Vec<Case<'a>>> {
+pub(super) fn cases<'a>(judge: &Judge<'a>, lists: &Lists, chosen: &BTreeSet<Place>) -> Result<Vec<Case<'a>>> {
     let mut cases = Vec::new();
     for (language_number, (language, queries)) in lists.iter().enumerate() {
         let partition = judge.dataset.partition(language)?;
@@ -139,7 +167,7 @@ pub(crate) fn query_named(partition: &Partition, split: Split, id: &str) -> Resu
 /// `count` of the items, drawn by a random number that each item's name has for itself; in their given order.
 ///
 /// Source: the items with the smallest keyed random numbers, so that more items or a larger `count` keep those drawn.
-pub(super) fn drawn<T>(items: Vec<T>, count: usize, seed: u64, purpose: &str, name: impl Fn(&T) -> String) -> Vec<T> {
+pub(crate) fn drawn<T>(items: Vec<T>, count: usize, seed: u64, purpose: &str, name: impl Fn(&T) -> String) -> Vec<T> {
     let key = |item: &T| {
         let name = name(item);
         (crate::random::keyed(seed, purpose, &name).random::<u64>(), name)

@@ -1,5 +1,7 @@
 //! The stage against a stand-in server, on a small data set in two languages.
 
+mod trust;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
@@ -147,8 +149,12 @@ impl Room {
         Self { folder, dataset, candidates }
     }
 
+    fn labelled<'a>(&'a self, labels: &'a [PathBuf]) -> JudgeInputs<'a> {
+        JudgeInputs { labels, ..self.inputs() }
+    }
+
     fn inputs(&self) -> JudgeInputs<'_> {
-        JudgeInputs { dataset: &self.dataset, candidates: &self.candidates, split: Split::Train }
+        JudgeInputs { dataset: &self.dataset, candidates: &self.candidates, split: Split::Train, labels: &[] }
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -262,7 +268,14 @@ fn depth_and_max_pairs_bound_what_is_asked() {
     assert_eq!(server.seen().len(), 5);
     assert_eq!(verdicts(&artefact, "sw")[0][3], ("d#0".into(), Verdict::Unjudged));
     let room = Room::new();
-    let (artefact, server) = room.run(&JudgeConfig { max_pairs: Some(3), ..quiet() }, honest).unwrap();
+    let (_, server) = room.run(&JudgeConfig { max_pairs: Some(4), ..quiet() }, honest).unwrap();
+    let mut seen = candidates_seen(&server);
+    seen.sort();
+    let first = ["half of it", "half of it", "hidden right", "right too"];
+    assert_eq!(seen, first, "the first of every list, then the second of the longest");
+    let room = Room::new();
+    let by_score = JudgeConfig { max_pairs: Some(3), priority: Priority::ModelScore, ..quiet() };
+    let (artefact, server) = room.run(&by_score, honest).unwrap();
     let mut seen = candidates_seen(&server);
     seen.sort();
     assert_eq!(seen, ["half of it", "hidden right", "right too"], "the highest model scores of all languages");
@@ -358,7 +371,8 @@ fn calibration_never_shows_the_judge_the_passage_it_judges() {
     assert_eq!((swahili.positives.grades, swahili.negatives.grades), ([0, 0, 2], [2, 0, 0]));
     assert_eq!(swahili.eliminated.sensitivity, Estimate::wilson(2, 2));
     let finnish = &calibration[&Language::new("fi").unwrap()];
-    assert_eq!(finnish.eliminated, Rates::default(), "one positive and no human negative tell nothing");
+    let told = [finnish.eliminated.sensitivity, finnish.eliminated.specificity];
+    assert_eq!(told, [Estimate::NotEstimable; 2], "one positive and no human negative tell nothing");
     assert!(text.contains("\"not estimable\""));
     let pairs: Vec<(String, String)> = server
         .seen()
@@ -384,7 +398,7 @@ fn twins_of_a_positive_are_no_reference_for_it() {
     let language = Language::new("sw").unwrap();
     let sides = |config: &JudgeConfig| -> Vec<bool> {
         let judge = Judge { dataset: &dataset, split: Split::Train, config, llm: &llm };
-        let trials = calibrate::trials(&judge, &[&language], 1).unwrap();
+        let trials = calibrate::trials(&judge, &[&language], &labels::Labels::default(), 1).unwrap();
         trials.iter().map(|trial| trial.is_positive).collect()
     };
     assert_eq!(sides(&config()), [false], "only the human negative is left");
@@ -449,14 +463,15 @@ fn any_list_can_be_judged_by_its_original_query() {
     let judge = Judge { dataset: &room.dataset, split: Split::Train, config: &config, llm: &llm };
     let swahili = Language::new("sw").unwrap();
     let lists = BTreeMap::from([(swahili.clone(), vec![list("2", &[("g#0", 0.1, None)])])]);
-    let judged = judge_candidates(&judge, &lists, &BTreeSet::new(), &Progress::silent()).unwrap();
+    let judged = judge_candidates(&judge, &lists, &Standing::default(), &Progress::silent()).unwrap();
     assert_eq!(judged.lists[&swahili][0].judgements[0].verdict, Verdict::Negative);
     let body = &server.seen()[0].body;
     assert_eq!(
         (quoted(body, "question"), quoted(body, "standard_answer")),
         ("swali mbili".into(), "right sw one\n\nhidden right".into())
     );
-    let again = judge_candidates(&judge, &lists, &BTreeSet::from([swahili.clone()]), &Progress::silent()).unwrap();
+    let standing = Standing { abstained: BTreeSet::from([swahili.clone()]), thresholds: None };
+    let again = judge_candidates(&judge, &lists, &standing, &Progress::silent()).unwrap();
     assert_eq!(again.lists[&swahili][0].judgements[0].verdict, Verdict::Abstained);
     assert_eq!((judged.pairs, judged.unpaid), (1, 0));
 }
@@ -469,7 +484,7 @@ fn candidates_of_another_data_set_are_refused() {
     let judge = Judge { dataset: &room.dataset, split: Split::Train, config: &config, llm: &llm };
     let refused = |list: QueryCandidates| {
         let lists = BTreeMap::from([(Language::new("sw").unwrap(), vec![list])]);
-        judge_candidates(&judge, &lists, &BTreeSet::new(), &Progress::silent()).unwrap_err().to_string()
+        judge_candidates(&judge, &lists, &Standing::default(), &Progress::silent()).unwrap_err().to_string()
     };
     assert!(refused(list("1", &[("nowhere", 0.1, None)])).contains("`nowhere` is no passage of `sw`"));
     assert!(refused(list("99", &[("g#0", 0.1, None)])).contains("`99` is no train query of `sw`"));

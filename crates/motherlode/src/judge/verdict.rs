@@ -23,10 +23,10 @@ impl Grades {
 }
 
 /// What the votes on one candidate come to.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(super) enum Opinion {
-    /// A grade from 0 to 2, and the criteria of the first vote for it.
-    Graded { grade: u8, grades: Grades, ledger: Vec<String> },
+    /// A grade from 0 to 2, the criteria of the first vote for it, and the mean grade of all readable votes halved.
+    Graded { grade: u8, grades: Grades, claimed: f64, ledger: Vec<String> },
     /// All replies are there and none could be read.
     Unknown { ledger: Vec<String> },
     /// At least one reply was not bought.
@@ -55,8 +55,10 @@ impl Opinion {
     pub(super) fn of_votes(votes: &[Option<Grades>], ledger: Vec<String>) -> Self {
         let count = |grade: u8| votes.iter().flatten().filter(|vote| vote.combined() == grade).count();
         let grade = (0..=2).max_by_key(|grade| count(*grade)).expect("three grades");
+        let read: Vec<f64> = votes.iter().flatten().map(|vote| f64::from(vote.combined())).collect();
+        let claimed = read.iter().sum::<f64>() / (2 * read.len()) as f64;
         match votes.iter().flatten().find(|vote| vote.combined() == grade) {
-            Some(grades) => Self::Graded { grade, grades: *grades, ledger },
+            Some(grades) => Self::Graded { grade, grades: *grades, claimed, ledger },
             None => Self::Unknown { ledger },
         }
     }
@@ -98,7 +100,7 @@ mod tests {
     #[test]
     fn the_criteria_are_those_of_the_first_vote_that_won() {
         let opinion = of(&[Some(grades(0, 0)), Some(grades(1, 2)), Some(grades(2, 2)), Some(grades(0, 1))]);
-        let expected = Opinion::Graded { grade: 2, grades: grades(1, 2), ledger: vec!["key".into()] };
+        let expected = Opinion::Graded { grade: 2, grades: grades(1, 2), claimed: 0.5, ledger: vec!["key".into()] };
         assert_eq!(opinion, expected);
         assert_eq!(opinion.verdict(), Verdict::FalseNegative);
     }

@@ -3,7 +3,7 @@
 use std::sync::{Mutex, MutexGuard};
 
 use super::config::LlmConfig;
-use super::request::{Answer, Request, estimate_tokens};
+use super::request::{Answer, Request};
 
 /// What answers cost since the ledger was opened. It depends on what the ledger held before, so it belongs beside a
 /// stage's result, never in it.
@@ -19,6 +19,9 @@ pub struct Usage {
     pub unanswered: u64,
     /// Tokens of the requests that a server answered.
     pub prompt_tokens: u64,
+    /// How many of them the server had in its cache, as far as it says.
+    #[serde(default)]
+    pub cached_tokens: u64,
     /// Tokens of its answers.
     pub completion_tokens: u64,
     /// Price of both, in the currency of the configuration.
@@ -34,20 +37,25 @@ pub(super) struct Meter {
 #[derive(Default)]
 struct State {
     usage: Usage,
-    promised: Tokens,
-    calls_in_flight: u64,
+    promised: Promise,
     is_spent: bool,
 }
 
+/// What requests in flight may take at most.
 #[derive(Debug, Clone, Copy, Default)]
-struct Tokens {
-    prompt: u64,
-    completion: u64,
+struct Promise {
+    calls: u64,
+    tokens: u64,
+    cost: f64,
 }
 
 /// Budget set aside for one request; give it back with [`Meter::settle`].
 #[must_use]
-pub(super) struct Reservation(Tokens);
+pub(super) struct Reservation {
+    model: String,
+    tokens: u64,
+    cost: f64,
+}
 
 impl Meter {
     pub(super) fn new(config: &LlmConfig) -> Self {
@@ -62,30 +70,46 @@ impl Meter {
     /// place instead of picking the cheap requests out of the rest.
     pub(super) fn reserve(&self, request: &Request) -> Option<Reservation> {
         let mut state = self.state();
-        let prompt = request.messages.iter().map(|message| estimate_tokens(&message.content)).sum();
-        let tokens = Tokens { prompt, completion: u64::from(request.parameters.max_tokens) };
-        if state.is_spent || self.would_pass(&state, tokens) {
+        let (prompt, completion) = (request.prompt_tokens(), u64::from(request.parameters.max_tokens));
+        let reservation = Reservation {
+            model: request.model.clone(),
+            tokens: prompt + completion,
+            cost: self.config.cost(&request.model, prompt, completion),
+        };
+        if state.is_spent || self.would_pass(&state, &reservation) {
             state.is_spent = true;
             state.usage.unanswered += 1;
             return None;
         }
-        state.calls_in_flight += 1;
-        state.promised.prompt += tokens.prompt;
-        state.promised.completion += tokens.completion;
-        Some(Reservation(tokens))
+        state.promised.calls += 1;
+        state.promised.tokens += reservation.tokens;
+        state.promised.cost += reservation.cost;
+        Some(reservation)
     }
 
     /// Replaces a promise by what was really used: nothing where no answer came.
     pub(super) fn settle(&self, reservation: &Reservation, answer: Option<&Answer>) {
         let mut state = self.state();
-        state.calls_in_flight -= 1;
-        state.promised.prompt -= reservation.0.prompt;
-        state.promised.completion -= reservation.0.completion;
+        state.promised.calls -= 1;
+        state.promised.tokens -= reservation.tokens;
+        state.promised.cost -= reservation.cost;
+        if state.promised.calls == 0 {
+            // Whatever rounding left of the sum.
+            state.promised.cost = 0.0;
+        }
         let Some(answer) = answer else { return };
         state.usage.calls += 1;
         state.usage.prompt_tokens += answer.prompt_tokens;
         state.usage.completion_tokens += answer.completion_tokens;
-        state.usage.cost += self.config.cost(answer.prompt_tokens, answer.completion_tokens);
+        state.usage.cost += self.config.cost(&reservation.model, answer.prompt_tokens, answer.completion_tokens);
+    }
+
+    /// Takes off what prompt tokens of a settled request cost less because the server had them in its cache.
+    pub(super) fn discount(&self, reservation: &Reservation, cached_tokens: u64) {
+        let facts = self.config.facts(&reservation.model);
+        let mut state = self.state();
+        state.usage.cached_tokens += cached_tokens;
+        state.usage.cost -= facts.cost(cached_tokens, 0, 0) - facts.cost(cached_tokens, cached_tokens, 0);
     }
 
     pub(super) fn retried(&self) {
@@ -96,13 +120,13 @@ impl Meter {
         self.state().usage.ledger_hits += count as u64;
     }
 
-    fn would_pass(&self, state: &State, next: Tokens) -> bool {
-        let calls = state.usage.calls + state.calls_in_flight + 1;
-        let prompt = state.usage.prompt_tokens + state.promised.prompt + next.prompt;
-        let completion = state.usage.completion_tokens + state.promised.completion + next.completion;
+    fn would_pass(&self, state: &State, next: &Reservation) -> bool {
+        let calls = state.usage.calls + state.promised.calls + 1;
+        let tokens = state.usage.prompt_tokens + state.usage.completion_tokens + state.promised.tokens + next.tokens;
+        let cost = state.usage.cost + state.promised.cost + next.cost;
         self.config.max_calls.is_some_and(|limit| calls > limit)
-            || self.config.max_tokens.is_some_and(|limit| prompt + completion > limit)
-            || self.config.max_cost.is_some_and(|limit| self.config.cost(prompt, completion) > limit)
+            || self.config.max_tokens.is_some_and(|limit| tokens > limit)
+            || self.config.max_cost.is_some_and(|limit| cost > limit)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -113,7 +137,7 @@ impl Meter {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::llm::{Message, Parameters};
+    use crate::llm::{Message, ModelFacts, Parameters};
 
     fn request(characters: usize) -> Request {
         Request {
@@ -147,7 +171,23 @@ mod tests {
     fn calls_and_cost_are_limits_too() {
         let calls = Meter::new(&LlmConfig { max_calls: Some(1), ..LlmConfig::default() });
         assert!(calls.reserve(&request(1)).is_some() && calls.reserve(&request(1)).is_none());
-        let config = LlmConfig { max_cost: Some(0.5), completion_price: 1e6, ..LlmConfig::default() };
-        assert!(Meter::new(&config).reserve(&request(1)).is_none(), "ten tokens at 1 each");
+        let facts = ModelFacts {
+            prompt_price: 1e6,
+            cached_prompt_price: Some(0.0),
+            completion_price: 1e6,
+            ..ModelFacts::default()
+        };
+        let priced = |max_cost| LlmConfig {
+            max_cost: Some(max_cost),
+            models: [("m".to_owned(), facts)].into(),
+            ..LlmConfig::default()
+        };
+        assert!(Meter::new(&priced(10.5)).reserve(&request(4)).is_none(), "one token and ten, at 1 each");
+        let meter = Meter::new(&priced(11.5));
+        let reservation = meter.reserve(&request(4)).expect("eleven fit");
+        meter.settle(&reservation, Some(&answer(4, 3)));
+        assert!((meter.usage().cost - 7.0).abs() < 1e-9);
+        meter.discount(&reservation, 2);
+        assert!((meter.usage().cost - 5.0).abs() < 1e-9, "half of the prompt was in the cache");
     }
 }

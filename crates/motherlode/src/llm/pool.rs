@@ -1,20 +1,55 @@
-//! The threads that ask: each takes the next query's requests and sends them one after the other to its server.
+//! The threads that ask: each takes the next query's requests and sends them one after the other to its server; when
+//! no query is left, it helps another thread with what its query still lacks.
 
 use std::collections::HashMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use super::client::{ApiKey, Sending};
 use super::{Llm, Reply, Request, Unanswered};
 use crate::error::{Error, Result};
 use crate::progress::Progress;
 
+/// How long a thread waits that finds nothing to help with yet.
+const GLANCE: Duration = Duration::from_millis(2);
+
+/// The requests of one query. One server gets them all.
+struct Group<'a> {
+    requests: &'a [&'a Request],
+    next: AtomicUsize,
+    answered: AtomicUsize,
+    endpoint: AtomicUsize,
+}
+
+impl<'a> Group<'a> {
+    fn new(requests: &'a [&'a Request]) -> Self {
+        let [next, answered, endpoint] = [0; 3].map(AtomicUsize::new);
+        Self { requests, next, answered, endpoint }
+    }
+
+    fn take(&self) -> Option<&'a Request> {
+        self.requests.get(self.next.fetch_add(1, Ordering::Relaxed)).copied()
+    }
+
+    fn left(&self) -> usize {
+        self.requests.len().saturating_sub(self.next.load(Ordering::Relaxed))
+    }
+
+    /// Whether the server has read what the requests share, so that others may send the rest beside one another.
+    fn is_warm(&self) -> bool {
+        self.answered.load(Ordering::Relaxed) > 0
+    }
+}
+
 /// What the threads share.
 struct Work<'a> {
     llm: &'a Llm,
-    groups: &'a [Vec<&'a Request>],
+    groups: Vec<Group<'a>>,
     api_key: ApiKey,
     next: AtomicUsize,
+    /// Groups that were begun and have requests that nobody has taken.
+    open: Mutex<Vec<usize>>,
     stop: AtomicBool,
     replies: Mutex<HashMap<String, Reply>>,
     first_failure: Mutex<Option<(usize, Error)>>,
@@ -32,20 +67,21 @@ pub(super) fn run(llm: &Llm, groups: &[Vec<&Request>], progress: &Progress) -> R
     if !llm.has_endpoint() {
         return Err(llm.nothing_answers(groups));
     }
-    let total = groups.iter().map(Vec::len).sum();
+    let total: usize = groups.iter().map(Vec::len).sum();
     progress.begin(&format!("ask {}", groups[0][0].model), total, "requests");
     let work = Work {
         llm,
-        groups,
+        groups: groups.iter().map(|requests| Group::new(requests)).collect(),
         api_key: llm.client.api_key()?,
         next: AtomicUsize::new(0),
+        open: Mutex::default(),
         stop: AtomicBool::new(false),
         replies: Mutex::default(),
         first_failure: Mutex::default(),
         progress,
     };
     std::thread::scope(|scope| {
-        for thread in 0..llm.threads.min(groups.len()) {
+        for thread in 0..llm.threads.min(total) {
             let work = &work;
             scope.spawn(move || work.run(thread % llm.client.endpoints()));
         }
@@ -58,23 +94,70 @@ pub(super) fn run(llm: &Llm, groups: &[Vec<&Request>], progress: &Progress) -> R
 
 const NO_PANIC: &str = "nothing panics while it holds the lock";
 
-impl Work<'_> {
+impl<'a> Work<'a> {
     fn run(&self, endpoint: usize) {
-        while !self.stop.load(Ordering::Relaxed) {
-            let index = self.next.fetch_add(1, Ordering::Relaxed);
-            let Some(group) = self.groups.get(index) else { break };
-            if let Err(error) = group.iter().try_for_each(|request| self.answer(endpoint, request)) {
-                self.fail(index, error);
+        while let Some(index) = self.begin(endpoint) {
+            while let Some(request) = self.take(index) {
+                self.send(index, request);
             }
+        }
+        while let Some((index, request)) = self.help() {
+            self.send(index, request);
         }
     }
 
-    fn answer(&self, endpoint: usize, request: &Request) -> Result<()> {
+    /// The next group that nobody has begun.
+    fn begin(&self, endpoint: usize) -> Option<usize> {
+        let index = self.next.fetch_add(1, Ordering::Relaxed);
+        let group = self.groups.get(index)?;
+        group.endpoint.store(endpoint, Ordering::Relaxed);
+        self.open.lock().expect(NO_PANIC).push(index);
+        Some(index)
+    }
+
+    /// The next request of a group; none when all are taken, or a thread has failed.
+    fn take(&self, index: usize) -> Option<&'a Request> {
+        if self.stop.load(Ordering::Relaxed) {
+            return None;
+        }
+        let request = self.groups[index].take();
+        if self.groups[index].left() == 0 {
+            self.open.lock().expect(NO_PANIC).retain(|open| *open != index);
+        }
+        request
+    }
+
+    /// A request of the warm group that has most left; waits while no group is warm.
+    fn help(&self) -> Option<(usize, &'a Request)> {
+        while !self.stop.load(Ordering::Relaxed) {
+            let warm = {
+                let open = self.open.lock().expect(NO_PANIC);
+                if open.is_empty() {
+                    return None;
+                }
+                let warm = open.iter().filter(|index| self.groups[**index].is_warm());
+                warm.max_by_key(|index| self.groups[**index].left()).copied()
+            };
+            match warm.and_then(|index| Some((index, self.take(index)?))) {
+                Some(found) => return Some(found),
+                None => std::thread::sleep(GLANCE),
+            }
+        }
+        None
+    }
+
+    fn send(&self, index: usize, request: &Request) {
+        let group = &self.groups[index];
         let key = request.key();
-        let Some(reply) = self.reply(endpoint, request, &key)? else { return Ok(()) };
-        self.replies.lock().expect(NO_PANIC).insert(key, reply);
-        self.progress.advance(1);
-        Ok(())
+        match self.reply(group.endpoint.load(Ordering::Relaxed), request, &key) {
+            Ok(Some(reply)) => {
+                group.answered.fetch_add(1, Ordering::Relaxed);
+                self.replies.lock().expect(NO_PANIC).insert(key, reply);
+                self.progress.advance(1);
+            }
+            Ok(None) => {}
+            Err(error) => self.fail(index, error),
+        }
     }
 
     /// None if another thread failed meanwhile.
@@ -95,9 +178,11 @@ impl Work<'_> {
             on_retry: &|| self.llm.meter.retried(),
         };
         let outcome = self.llm.client.complete(endpoint, request, &sending);
-        self.llm.meter.settle(&reservation, outcome.as_ref().ok().and_then(Option::as_ref));
-        let Some(answer) = outcome? else { return Ok(None) };
-        let kept = self.llm.ledger.put(request, &answer)?;
+        let answer = outcome.as_ref().ok().and_then(Option::as_ref).map(|paid| &paid.answer);
+        self.llm.meter.settle(&reservation, answer);
+        let Some(paid) = outcome? else { return Ok(None) };
+        self.llm.meter.discount(&reservation, paid.cached_tokens);
+        let kept = self.llm.ledger.put(request, &paid.answer)?;
         Ok(answered(kept.text, false))
     }
 

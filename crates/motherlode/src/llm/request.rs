@@ -53,12 +53,22 @@ pub struct Parameters {
     /// JSON Schema of the answer; none for free text.
     #[serde(default)]
     pub schema: Option<serde_json::Value>,
+    /// Answers to choose from. Where there are any, nothing is written: the answer is a JSON object of the labels'
+    /// log-probabilities as the answer's first token, in the order given here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub labels: Option<Vec<String>>,
 }
 
 impl Parameters {
     /// The likeliest answer, as free text.
     pub fn greedy(max_tokens: u32) -> Self {
-        Self { temperature: 0.0, top_p: 1.0, max_tokens, seed: 0, schema: None }
+        Self { temperature: 0.0, top_p: 1.0, max_tokens, seed: 0, schema: None, labels: None }
+    }
+
+    /// The probabilities of these answers.
+    pub fn scores(labels: &[&str]) -> Self {
+        let labels = labels.iter().map(|label| (*label).to_owned()).collect();
+        Self { labels: Some(labels), ..Self::greedy(1) }
     }
 }
 
@@ -101,6 +111,16 @@ impl Request {
     /// 32 hexadecimal digits of BLAKE3 over [`canonical`](Self::canonical).
     pub fn key(&self) -> String {
         key_of(&self.canonical())
+    }
+
+    /// Tokens of the messages, [estimated](estimate_tokens).
+    pub fn prompt_tokens(&self) -> u64 {
+        self.messages.iter().map(|message| estimate_tokens(&message.content)).sum()
+    }
+
+    /// Tokens of the messages, estimated, and of the longest answer.
+    pub fn tokens_at_most(&self) -> u64 {
+        self.prompt_tokens() + u64::from(self.parameters.max_tokens)
     }
 }
 
@@ -168,13 +188,14 @@ mod tests {
 
     #[test]
     fn every_part_but_the_remark_changes_the_key() {
-        let mut changed: Vec<Request> = vec![request(); 6];
+        let mut changed: Vec<Request> = vec![request(); 7];
         changed[0].model = "n".into();
         changed[1].prompt = "judge-2".into();
         changed[2].parameters.temperature = 0.4;
         changed[3].attempt = 1;
         changed[4].messages[1].content.push(' ');
         changed[5].parameters.schema = Some(serde_json::json!({}));
+        changed[6].parameters.labels = Some(vec!["yes".into()]);
         for other in changed {
             assert_ne!(other.key(), request().key());
         }

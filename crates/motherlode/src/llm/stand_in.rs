@@ -29,6 +29,8 @@ pub(crate) enum Play {
 pub(crate) struct Seen {
     pub(crate) path: String,
     pub(crate) authorization: Option<String>,
+    /// Azure's header.
+    pub(crate) api_key: Option<String>,
     pub(crate) body: Value,
 }
 
@@ -42,6 +44,8 @@ pub(crate) struct StandIn {
 
 struct Shared {
     script: Box<Script>,
+    /// The body of `GET /v1/models`; none: 404.
+    models: Option<String>,
     count: AtomicUsize,
     in_flight: AtomicUsize,
     most_in_flight: AtomicUsize,
@@ -52,10 +56,19 @@ struct Shared {
 impl StandIn {
     /// Starts a server that asks `script` with the number of the request, from 0, and its body.
     pub(crate) fn start(script: impl Fn(usize, &Value) -> Play + Send + Sync + 'static) -> Self {
+        Self::serving(None, script)
+    }
+
+    /// The same, with something to say of its models.
+    pub(crate) fn serving(
+        models: Option<Value>,
+        script: impl Fn(usize, &Value) -> Play + Send + Sync + 'static,
+    ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let shared = Arc::new(Shared {
             script: Box::new(script),
+            models: models.map(|models| models.to_string()),
             count: AtomicUsize::new(0),
             in_flight: AtomicUsize::new(0),
             most_in_flight: AtomicUsize::new(0),
@@ -98,7 +111,13 @@ impl Drop for StandIn {
 impl Shared {
     /// One connection, one request.
     fn serve(&self, mut stream: TcpStream) -> Option<()> {
-        let seen = receive(&mut stream)?;
+        let Received::Post(seen) = receive(&mut stream)? else {
+            let play = match &self.models {
+                Some(models) => Play::Body(models.clone()),
+                None => Play::Status(404, "no such path", vec![]),
+            };
+            return respond(&mut stream, play);
+        };
         let body = seen.body.clone();
         let number = self.count.fetch_add(1, Ordering::SeqCst);
         self.seen.lock().unwrap().push(seen);
@@ -113,7 +132,13 @@ impl Shared {
     }
 }
 
-fn receive(stream: &mut TcpStream) -> Option<Seen> {
+enum Received {
+    /// Somebody looks what is served.
+    Get,
+    Post(Seen),
+}
+
+fn receive(stream: &mut TcpStream) -> Option<Received> {
     let mut reader = BufReader::new(stream);
     let mut lines = Vec::new();
     loop {
@@ -129,13 +154,17 @@ fn receive(stream: &mut TcpStream) -> Option<Seen> {
             line.split_once(": ").filter(|(key, _)| key.eq_ignore_ascii_case(name)).map(|(_, value)| value.to_owned())
         })
     };
+    if lines[0].starts_with("GET ") {
+        return Some(Received::Get);
+    }
     let mut body = vec![0; header("content-length")?.parse().ok()?];
     reader.read_exact(&mut body).ok()?;
-    Some(Seen {
+    Some(Received::Post(Seen {
         path: lines[0].split(' ').nth(1)?.to_owned(),
         authorization: header("authorization"),
+        api_key: header("api-key"),
         body: serde_json::from_slice(&body).ok()?,
-    })
+    }))
 }
 
 /// A chat completion as servers send it.

@@ -1,12 +1,15 @@
 //! The ledger and the client together, against a stand-in server that plays the faults of real ones.
 
-use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use serde_json::json;
 
 use super::stand_in::{Play, StandIn, completion};
 use super::*;
+use crate::engine::{Choose, Encoder, LanguageModel, LoadOptions, Next, Precision, Trainable};
+use crate::gguf::Gguf;
 use crate::progress::Watcher;
 
 fn request(text: &str) -> Request {
@@ -89,7 +92,8 @@ fn an_answer_is_bought_once() {
     let server = StandIn::start(|number, _| Play::Say(number.to_string()));
     let room = Room::new();
     let groups = [vec![request("a"), request("b"), request("a")], vec![request("b")]];
-    let llm = room.open(&LlmConfig { prompt_price: 1e4, completion_price: 1e5, ..config(&[&server]) });
+    let facts = ModelFacts { prompt_price: 1e4, completion_price: 1e5, ..ModelFacts::default() };
+    let llm = room.open(&LlmConfig { models: [("tiny".to_owned(), facts)].into(), ..config(&[&server]) });
     let first = llm.ask(&groups, &Progress::silent()).unwrap();
     assert_eq!(text(&first[0][0]), text(&first[0][2]));
     assert_eq!(text(&first[0][1]), text(&first[1][0]));
@@ -223,15 +227,16 @@ fn a_server_without_schemas_is_found_out_once() {
     assert!(said.len() == 1 && said[0].contains("response_format"), "{said:?}");
 }
 
+fn texts(server: &StandIn) -> Vec<String> {
+    server.seen().iter().map(|seen| seen.body["messages"][1]["content"].as_str().unwrap().to_owned()).collect()
+}
+
 #[test]
-fn requests_of_a_query_go_to_one_server_in_order() {
+fn requests_of_a_query_go_to_one_server_and_the_first_goes_alone() {
     let servers = [StandIn::start(|_, _| Play::Say("x".into())), StandIn::start(|_, _| Play::Say("x".into()))];
     let llm = Room::new().open(&config(&[&servers[0], &servers[1]]));
     let group = |query: usize| (0..5).map(|rank| request(&format!("{query} {rank}"))).collect::<Vec<_>>();
     llm.ask(&(0..12).map(group).collect::<Vec<_>>(), &Progress::silent()).unwrap();
-    let texts = |server: &StandIn| -> Vec<String> {
-        server.seen().iter().map(|seen| seen.body["messages"][1]["content"].as_str().unwrap().to_owned()).collect()
-    };
     let both = [texts(&servers[0]), texts(&servers[1])];
     assert!(both.iter().all(|texts| !texts.is_empty()), "both servers work");
     for query in 0..12 {
@@ -240,9 +245,37 @@ fn requests_of_a_query_go_to_one_server_in_order() {
             texts.iter().filter(|text| text.starts_with(&prefix)).cloned().collect()
         };
         let lists = [of_query(&both[0]), of_query(&both[1])];
-        let list = lists.iter().find(|list| !list.is_empty()).unwrap();
-        assert_eq!(*list, (0..5).map(|rank| format!("{query} {rank}")).collect::<Vec<_>>());
+        let mut list = lists.iter().find(|list| !list.is_empty()).unwrap().clone();
+        assert_eq!(list[0], format!("{query} 0"));
+        list.sort();
+        assert_eq!(list, (0..5).map(|rank| format!("{query} {rank}")).collect::<Vec<_>>());
     }
+}
+
+#[test]
+fn idle_threads_help_with_the_last_queries() {
+    let server = StandIn::start(|_, _| Play::Slow(Duration::from_millis(100), "x".into()));
+    let llm = Room::new().open(&LlmConfig { concurrency: 8, ..config(&[&server]) });
+    let group: Vec<Request> = (0..17).map(|rank| request(&rank.to_string())).collect();
+    llm.ask(&[group], &Progress::silent()).unwrap();
+    assert_eq!((texts(&server)[0].as_str(), server.most_in_flight()), ("0", 8));
+}
+
+/// Against a server that takes 200 ms, at least 95 % of what 64 requests in flight could reach.
+#[test]
+#[ignore = "measures time, so it wants a quiet machine: cargo test --release -p motherlode --lib throughput -- --ignored --nocapture"]
+fn throughput_reaches_the_allowed_concurrency() {
+    let server = StandIn::start(|_, _| Play::Slow(Duration::from_millis(200), "x".into()));
+    let (concurrency, queries, passages) = (64, 64, 20);
+    let llm = Room::new().open(&LlmConfig { concurrency, timeout_seconds: 60.0, ..config(&[&server]) });
+    let group = |query: usize| (0..passages).map(|rank| request(&format!("{query} {rank}"))).collect();
+    let groups: Vec<Vec<Request>> = (0..queries).map(group).collect();
+    let started = Instant::now();
+    llm.ask(&groups, &Progress::silent()).unwrap();
+    let ideal = (queries * passages) as f64 / concurrency as f64 * 0.2;
+    let share = ideal / started.elapsed().as_secs_f64();
+    println!("{:.1} % of the ideal throughput", 100.0 * share);
+    assert!(share >= 0.95 && server.most_in_flight() == concurrency, "{share}");
 }
 
 #[test]
@@ -300,4 +333,285 @@ fn the_key_is_sent_and_shown_nowhere() {
     let mut exported = Vec::new();
     llm.ledger().export_jsonl(&mut exported, Path::new("out"), None).unwrap();
     assert!(!String::from_utf8(exported).unwrap().contains(&secret));
+}
+
+/// Writes a GGUF file without weights: a tokenizer of bytes with two control tokens, and a chat template.
+pub(super) fn byte_model(path: &Path) {
+    let text = |text: &str| [&(text.len() as u64).to_le_bytes()[..], text.as_bytes()].concat();
+    let list = |kind: u32, items: Vec<Vec<u8>>| {
+        [&kind.to_le_bytes()[..], &(items.len() as u64).to_le_bytes(), &items.concat()].concat()
+    };
+    let printed = |byte: u8| matches!(byte, b'!'..=b'~' | 0xa1..=0xac | 0xae..=0xff);
+    let mut others = (256..).filter_map(char::from_u32);
+    let mut tokens: Vec<Vec<u8>> = Vec::new();
+    for byte in 0..=255_u8 {
+        let character = if printed(byte) { char::from(byte) } else { others.next().unwrap() };
+        tokens.push(text(&character.to_string()));
+    }
+    tokens.extend([text("<|start|>"), text("<|end|>")]);
+    let types = (0..258).map(|token: i32| (if token < 256 { 1_i32 } else { 3 }).to_le_bytes().to_vec()).collect();
+    let template = "{% for message in messages %}<|start|>{{ message['role'] }}\n{{ message.content.strip() }}<|end|>\n\
+                    {% endfor %}{% if add_generation_prompt %}<|start|>assistant\n{% endif %}";
+    let settings = [
+        ("tokenizer.ggml.model", 8_u32, text("gpt2")),
+        ("tokenizer.ggml.pre", 8, text("default")),
+        ("tokenizer.ggml.tokens", 9, list(8, tokens)),
+        ("tokenizer.ggml.token_type", 9, list(5, types)),
+        ("tokenizer.ggml.merges", 9, list(8, Vec::new())),
+        ("tokenizer.ggml.eos_token_id", 4, 257_u32.to_le_bytes().to_vec()),
+        ("tokenizer.chat_template", 8, text(template)),
+    ];
+    let mut bytes = [b"GGUF".to_vec(), 3_u32.to_le_bytes().to_vec(), 0_u64.to_le_bytes().to_vec()].concat();
+    bytes.extend((settings.len() as u64).to_le_bytes());
+    for (name, kind, value) in settings {
+        bytes.extend([text(name), kind.to_le_bytes().to_vec(), value].concat());
+    }
+    std::fs::write(path, bytes).unwrap();
+}
+
+/// Says `2` where it may, and ends; a prompt may have 200 tokens with its answer.
+struct Optimist;
+
+impl Engine for Optimist {
+    fn encoder(&self, _: &Path, _: &LoadOptions) -> Result<Box<dyn Encoder>> {
+        unreachable!("nothing is encoded")
+    }
+
+    fn trainable(&self, _: &Path, _: &LoadOptions) -> Result<Box<dyn Trainable>> {
+        unreachable!("nothing is trained")
+    }
+
+    fn language_model(&self, _: Arc<Gguf>, _: Precision) -> Result<Box<dyn LanguageModel>> {
+        Ok(Box::new(Self))
+    }
+}
+
+impl LanguageModel for Optimist {
+    fn longest(&self) -> usize {
+        200
+    }
+
+    fn vocabulary(&self) -> usize {
+        258
+    }
+
+    fn continue_texts(&self, groups: &[Vec<Vec<u32>>], choose: &Choose) -> Result<()> {
+        let scores: Vec<f32> = (0..258).map(|token| if token == usize::from(b'2') { 1.0 } else { 0.0 }).collect();
+        for (group, prompts) in groups.iter().enumerate() {
+            for prompt in 0..prompts.len() {
+                while choose(group, prompt, &scores) != Next::End {}
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Room {
+    /// With the model `tiny` in the process.
+    fn embedded(&self, change: impl FnOnce(&mut LlmConfig)) -> Llm {
+        let path = self.folder.path().join("tiny.gguf");
+        byte_model(&path);
+        let file = path.display().to_string();
+        let tiny = EmbeddedModel { name: "tiny".into(), file, precision: Precision::F32 };
+        let mut config = LlmConfig { embedded: vec![tiny], ..LlmConfig::default() };
+        change(&mut config);
+        self.open(&config).run_with(Arc::new(Optimist), self.folder.path())
+    }
+}
+
+fn graded(text: &str) -> Request {
+    let grade = json!({"enum": [0, 1, 2]});
+    let schema = json!({"properties": {"a": grade, "b": grade}, "required": ["a", "b"]});
+    Request { parameters: Parameters { schema: Some(schema), ..Parameters::greedy(32) }, ..request(text) }
+}
+
+#[test]
+fn an_embedded_model_answers_into_the_ledger() {
+    let room = Room::new();
+    let llm = room.embedded(|_| {});
+    let groups = [vec![graded("q"), graded("r")], vec![graded("q")]];
+    let replies = llm.ask(&groups, &Progress::silent()).unwrap();
+    assert_eq!(text(&replies[0][1]), r#"{"a": 2, "b": 2}"#);
+    assert_eq!(replies[1][0], replies[0][0], "equal requests are asked once");
+    let usage = llm.usage();
+    assert_eq!((usage.calls, llm.ledger().len().unwrap()), (2, 2));
+    assert!(usage.prompt_tokens > 60 && usage.completion_tokens > 10);
+    drop(llm);
+    let later = room.open(&LlmConfig::default());
+    assert_eq!(text(&later.ask(&groups, &Progress::silent()).unwrap()[0][0]), r#"{"a": 2, "b": 2}"#);
+}
+
+#[test]
+fn prompts_that_are_too_long_are_counted_before_anything_is_asked() {
+    let room = Room::new();
+    let llm = room.embedded(|_| {});
+    let groups = [vec![graded("q"), graded(&"long ".repeat(40)), graded(&"longer ".repeat(40))]];
+    let error = llm.ask(&groups, &Progress::silent()).unwrap_err().to_string();
+    assert!(error.contains("2 prompts") && error.contains("200 tokens") && error.contains("query `long"), "{error}");
+    assert!(llm.ledger().is_empty().unwrap());
+}
+
+#[test]
+fn an_embedded_model_keeps_to_the_budget() {
+    let room = Room::new();
+    let llm = room.embedded(|config| config.max_calls = Some(1));
+    let replies = llm.ask(&[vec![graded("q"), graded("r")]], &Progress::silent()).unwrap();
+    assert_eq!(replies[0][1], Reply::Unanswered(Unanswered::Budget));
+}
+
+#[test]
+fn azure_gets_the_key_in_its_own_header() {
+    let secret = std::env::var("PATH").unwrap();
+    let server = StandIn::start(|_, _| Play::Say("x".into()));
+    let base = server.url().trim_end_matches("/v1").to_owned();
+    let config = LlmConfig {
+        endpoints: vec![base],
+        api: Api::Azure,
+        api_version: Some("2024-10-21".into()),
+        ..with_key("PATH")
+    };
+    Room::new().open(&config).ask(&[vec![request("q")]], &Progress::silent()).unwrap();
+    let seen = &server.seen()[0];
+    assert_eq!((seen.api_key.as_ref(), seen.authorization.as_ref()), (Some(&secret), None));
+    assert_eq!(seen.path, "/openai/deployments/tiny/chat/completions?api-version=2024-10-21");
+}
+
+#[test]
+fn a_server_that_wants_the_other_name_of_the_limit_gets_it() {
+    let server = StandIn::start(|_, body| match body.get("max_tokens") {
+        Some(_) => Play::Status(400, "use 'max_completion_tokens' instead of 'max_tokens'", vec![]),
+        None => Play::Say(body["max_completion_tokens"].to_string()),
+    });
+    let llm = Room::new().open(&LlmConfig { concurrency: 1, ..config(&[&server]) });
+    let replies = llm.ask(&[vec![request("a"), request("b")]], &Progress::silent()).unwrap();
+    assert_eq!((text(&replies[0][1]), server.seen().len()), ("32", 3));
+}
+
+#[test]
+fn an_unreachable_server_is_named_before_anything_is_sent() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/v1", listener.local_addr().unwrap());
+    drop(listener);
+    let room = Room::new();
+    let started = Instant::now();
+    let llm = room.open(&LlmConfig { endpoints: vec![url.clone()], ..LlmConfig::default() });
+    let message = llm.check(&[vec![request("q")]]).unwrap_err().to_string();
+    assert!(message.contains(&url) && message.contains("cannot be reached"), "{message}");
+    assert!(started.elapsed() < Duration::from_secs(5), "no retries");
+}
+
+#[test]
+fn a_context_that_is_too_short_is_told_before_the_first_request() {
+    let models = json!({"data": [{"id": "tiny", "max_model_len": 60}]});
+    let server = StandIn::serving(Some(models), |_, _| Play::Say("x".into()));
+    let llm = Room::new().open(&config(&[&server]));
+    let groups = [vec![request("short"), request(&"long ".repeat(100))]];
+    let message = llm.ask(&groups, &Progress::silent()).unwrap_err().to_string();
+    assert!(message.contains("1 of 2 requests need more than the 60 tokens"), "{message}");
+    let facts = ModelFacts { context: Some(4096), ..ModelFacts::default() };
+    let llm = Room::new().open(&LlmConfig { models: [("tiny".to_owned(), facts)].into(), ..config(&[&server]) });
+    llm.ask(&groups, &Progress::silent()).unwrap();
+    assert_eq!(server.seen().len(), 2, "the recipe knows better");
+}
+
+#[test]
+fn money_needs_the_models_price() {
+    let server = StandIn::start(|_, _| Play::Say("x".into()));
+    let facts = ModelFacts { prompt_price: 1.0, ..ModelFacts::default() };
+    let priced = LlmConfig { max_cost: Some(1.0), models: [("other".to_owned(), facts)].into(), ..config(&[&server]) };
+    let message = Room::new().open(&priced).check(&[vec![request("q")]]).unwrap_err().to_string();
+    assert!(message.contains("the model `tiny` has no price"), "{message}");
+}
+
+#[test]
+fn a_refused_key_is_told_before_anything_is_sent() {
+    let secret = std::env::var("PATH").unwrap();
+    let words = format!("no such key {secret}");
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut head = [0; 1024];
+        let _ = std::io::Read::read(&mut stream, &mut head);
+        let answer = format!("HTTP/1.1 401 X\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{words}", words.len());
+        std::io::Write::write_all(&mut stream, answer.as_bytes()).unwrap();
+    });
+    let llm = Room::new().open(&LlmConfig { endpoints: vec![url], ..with_key("PATH") });
+    let message = llm.check(&[vec![request("q")]]).unwrap_err().to_string();
+    assert!(message.contains("refuses the key: no such key ***") && !message.contains(&secret), "{message}");
+}
+
+#[test]
+fn labels_come_back_as_log_probabilities() {
+    let body = json!({"choices": [{"message": {"content": "yes"}, "logprobs": {"content": [{"token": "yes",
+        "logprob": -0.25, "top_logprobs": [{"token": "yes", "logprob": -0.25}, {"token": "no", "logprob": -2.0}]}]}}]});
+    let scored = Request { parameters: Parameters::scores(&["yes", "no"]), ..request("q") };
+    let server = StandIn::start(move |_, _| Play::Body(body.to_string()));
+    let replies = Room::new().open(&config(&[&server])).ask(&[vec![scored.clone()]], &Progress::silent()).unwrap();
+    let scores: std::collections::BTreeMap<String, f64> = serde_json::from_str(text(&replies[0][0])).unwrap();
+    assert!((scores["yes"] + 0.25).abs() < 1e-12 && (scores["no"] + 2.0).abs() < 1e-12, "{scores:?}");
+    let sent = &server.seen()[0].body;
+    assert_eq!((&sent["max_tokens"], &sent["logprobs"], &sent["top_logprobs"]), (&json!(1), &json!(true), &json!(20)));
+    let without = StandIn::start(|_, _| Play::Say("yes".into()));
+    let message =
+        Room::new().open(&config(&[&without])).ask(&[vec![scored]], &Progress::silent()).unwrap_err().to_string();
+    assert!(message.contains("no `logprobs`"), "{message}");
+}
+
+#[test]
+fn a_batch_is_written_and_its_answers_taken_in() {
+    let room = Room::new();
+    let path = |name: &str| room.folder.path().join(name);
+    let groups = [vec![request("a"), request("b")], vec![Request { model: "other".into(), ..request("a") }]];
+    let llm = room.open(&LlmConfig::default()).collecting();
+    let replies = llm.ask(&groups, &Progress::silent()).unwrap();
+    assert!(replies.iter().flatten().all(|reply| *reply == Reply::Unanswered(Unanswered::Batch)));
+    let files = llm.write_batch(&path("batch.jsonl")).unwrap();
+    let told: Vec<_> = files.iter().map(|file| (file.path.clone(), file.model.as_str(), file.requests)).collect();
+    assert_eq!(told, [(path("batch.jsonl"), "other", 1), (path("batch-2.jsonl"), "tiny", 2)]);
+    let lines = std::fs::read_to_string(path("batch-2.jsonl")).unwrap();
+    let sent: Vec<serde_json::Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!((&sent[0]["method"], &sent[0]["url"]), (&json!("POST"), &json!("/v1/chat/completions")));
+    assert_eq!(sent[0]["body"]["response_format"]["type"], "json_schema");
+    drop(llm);
+
+    let body: serde_json::Value = serde_json::from_str(&completion("from the batch")).unwrap();
+    let key = request("b").key();
+    let good = json!({"id": "1", "custom_id": key, "response": {"status_code": 200, "body": body}, "error": null});
+    let bad = json!({"id": "2", "custom_id": "x", "response": {"status_code": 429, "body":
+        {"error": {"message": "slow down"}}}, "error": null});
+    std::fs::write(path("out.jsonl"), format!("{good}\n{bad}\n")).unwrap();
+    let llm = room.open(&LlmConfig::default()).with_batch(&path("out.jsonl")).unwrap().collecting();
+    let replies = llm.ask(&groups, &Progress::silent()).unwrap();
+    assert_eq!(text(&replies[0][1]), "from the batch");
+    assert_eq!(llm.write_batch(&path("again.jsonl")).unwrap().len(), 2, "the rest is asked again");
+    assert!(llm.batch_note().unwrap().contains("failed on 1 requests, the first with: slow down"));
+    drop(llm);
+    let offline = room.open(&LlmConfig::default()).ask(&[vec![request("b")]], &Progress::silent()).unwrap();
+    assert_eq!(text(&offline[0][0]), "from the batch", "the ledger has it");
+    std::fs::write(path("out.jsonl"), "no json").unwrap();
+    let error = room.open(&LlmConfig::default()).with_batch(&path("out.jsonl")).err().unwrap().to_string();
+    assert!(error.contains("out.jsonl:1: expected a line of a batch's output file"), "{error}");
+}
+
+/// A server that can do four requests at a time and refuses more at once.
+#[test]
+fn a_server_that_refuses_more_gets_fewer() {
+    let (flying, refused) = (AtomicUsize::new(0), Arc::new(Mutex::new(Vec::new())));
+    let kept = Arc::clone(&refused);
+    let server = StandIn::start(move |_, _| {
+        let is_too_much = flying.fetch_add(1, Ordering::SeqCst) >= 4;
+        refused.lock().unwrap().push(is_too_much);
+        std::thread::sleep(Duration::from_millis(if is_too_much { 0 } else { 50 }));
+        flying.fetch_sub(1, Ordering::SeqCst);
+        if is_too_much { Play::Status(429, "slow down", vec![]) } else { Play::Say("x".into()) }
+    });
+    let llm = Room::new().open(&LlmConfig { concurrency: 16, max_retries: 20, ..config(&[&server]) });
+    let groups: Vec<_> = (0..80).map(|number| vec![request(&number.to_string())]).collect();
+    llm.ask(&groups, &Progress::silent()).unwrap();
+    let refused = kept.lock().unwrap();
+    let share = |part: &[bool]| part.iter().filter(|refused| **refused).count() as f64 / part.len() as f64;
+    let (first, rest) = refused.split_at(16);
+    assert_eq!(llm.usage().calls, 80);
+    assert!(share(first) > 0.5 && share(rest) < 0.35, "{} then {}", share(first), share(rest));
 }

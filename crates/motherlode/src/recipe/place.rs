@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Instant;
 
 use serde::Serialize;
@@ -20,7 +21,7 @@ use crate::progress::Progress;
 /// models, `WORK/NAME` the pages of the experiment NAME.
 pub struct Workshop<'a> {
     folder: PathBuf,
-    engine: &'a dyn Engine,
+    engine: Arc<dyn Engine>,
     progress: &'a Progress<'a>,
     artefacts: RefCell<HashMap<PathBuf, Artefact>>,
     datasets: RefCell<HashMap<String, Rc<Dataset>>>,
@@ -75,7 +76,7 @@ impl Place {
 
 impl<'a> Workshop<'a> {
     /// A workshop in `folder`, which is made when it is first needed.
-    pub fn new(folder: &Path, engine: &'a dyn Engine, progress: &'a Progress<'a>) -> Self {
+    pub fn new(folder: &Path, engine: Arc<dyn Engine>, progress: &'a Progress<'a>) -> Self {
         Self {
             folder: folder.to_path_buf(),
             engine,
@@ -105,8 +106,8 @@ impl<'a> Workshop<'a> {
     }
 
     /// Opens models.
-    pub fn engine(&self) -> &'a dyn Engine {
-        self.engine
+    pub fn engine(&self) -> &Arc<dyn Engine> {
+        &self.engine
     }
 
     /// Receives how far stages are.

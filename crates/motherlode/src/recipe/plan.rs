@@ -69,6 +69,12 @@ pub struct Asking {
     pub cost: f64,
 }
 
+impl Asking {
+    fn and(self, other: Self) -> Self {
+        Self { calls: self.calls + other.calls, tokens: self.tokens + other.tokens, cost: self.cost + other.cost }
+    }
+}
+
 /// The plans of all variants.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Plan(Vec<VariantPlan>);
@@ -131,7 +137,8 @@ fn dense_models(settings: &Settings) -> usize {
     dense.filter(|member| *member != own).collect::<BTreeSet<_>>().len()
 }
 
-/// Candidates, canaries and calibration, each with every vote.
+/// Candidates, canaries, calibration and swaps, each with every vote, and what a cheap judge sees of them: the large one is
+/// counted as if it saw everything.
 fn judging(settings: &Settings, dataset: &Dataset, queries: usize, characters: f64) -> Asking {
     let judge = &settings.judge;
     if judge.method == judge::Method::None {
@@ -140,7 +147,12 @@ fn judging(settings: &Settings, dataset: &Dataset, queries: usize, characters: f
     let depth = (judge.depth as usize).min(settings.mine.depth);
     let pairs = (queries * depth).min(judge.max_pairs.unwrap_or(usize::MAX));
     let probes = dataset.partitions.len() * 2 * (judge.canaries + judge.calibration);
-    asking(settings, (pairs + probes) * judge.votes as usize, 2.0 * characters)
+    let swaps = 2 * dataset.partitions.len() * judge.swaps;
+    let large = asking(settings, &judge.model, (pairs + probes + swaps) * judge.votes as usize, 2.0 * characters);
+    match &judge.cascade {
+        Some(cascade) => large.and(asking(settings, &cascade.model, pairs + probes, 2.0 * characters)),
+        None => large,
+    }
 }
 
 /// A query, perhaps with a summary before it, and verdicts on what it finds.
@@ -153,14 +165,15 @@ fn generating(settings: &Settings, queries: usize, characters: f64) -> Asking {
         generate::Method::BackForward => 2 * queries,
     };
     let judged = if written == 0 { 0 } else { queries * generate.depth * settings.judge.votes as usize };
-    asking(settings, written + judged, 2.0 * characters)
+    let writing = asking(settings, &generate.model, written, 2.0 * characters);
+    writing.and(asking(settings, &settings.judge.model, judged, 2.0 * characters))
 }
 
-/// So many requests with so many characters of passages each.
-fn asking(settings: &Settings, calls: usize, characters: f64) -> Asking {
+/// So many requests to a model with so many characters of passages each.
+fn asking(settings: &Settings, model: &str, calls: usize, characters: f64) -> Asking {
     let prompt_tokens = calls as f64 * (PROMPT_TOKENS + characters / CHARACTERS_PER_TOKEN);
     let answer_tokens = calls as f64 * ANSWER_TOKENS;
-    let cost = settings.llm.cost(prompt_tokens as u64, answer_tokens as u64);
+    let cost = settings.llm.cost(model, prompt_tokens as u64, answer_tokens as u64);
     Asking { calls, tokens: prompt_tokens + answer_tokens, cost }
 }
 
@@ -188,7 +201,7 @@ impl Measured {
 
 /// Encodes a sample of passages of all languages.
 fn measure(workshop: &Workshop<'_>, settings: &Settings, dataset: &Dataset, model: &Artefact) -> Result<Measured> {
-    let encoder = TextEncoder::open(workshop.engine(), model.folder(), &settings.encoder)?;
+    let encoder = TextEncoder::open(&**workshop.engine(), model.folder(), &settings.encoder)?;
     let share = SAMPLE.div_ceil(dataset.partitions.len());
     let mut passages: Vec<Passage<'_>> = Vec::new();
     for partition in &dataset.partitions {

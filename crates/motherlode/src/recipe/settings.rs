@@ -114,6 +114,9 @@ pub struct Settings {
     /// JSON Lines files of recorded answers, taken into the ledger before anything is asked.
     #[serde(default)]
     pub recorded: Vec<PathBuf>,
+    /// JSON Lines files of labels that people gave to pairs (query, passage, grade, annotator), to calibrate the judge with.
+    #[serde(default)]
+    pub labels: Vec<PathBuf>,
     /// False negatives.
     #[serde(default)]
     pub judge: JudgeConfig,
@@ -221,7 +224,7 @@ impl Settings {
         }
         let TopicFiles { yahoo, dbpedia, labels } = &mut self.topic_files;
         let files = [yahoo, dbpedia, labels, &mut self.truth.path].into_iter().flatten();
-        for path in files.chain(&mut self.recorded) {
+        for path in files.chain(&mut self.recorded).chain(&mut self.labels) {
             *path = root.join(&*path);
         }
         let members = self.retriever.iter_mut().filter_map(|retriever| match retriever {

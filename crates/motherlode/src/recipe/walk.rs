@@ -49,6 +49,7 @@ pub struct Finished {
 pub fn run(workshop: &Workshop<'_>, variants: &[Variant]) -> Result<Finished> {
     let first = &variants[0].settings;
     let llm = Llm::open(&workshop.ledger(), &first.recorded, &first.llm)?;
+    let llm = llm.run_with(workshop.engine().clone(), &workshop.cache());
     let mut experiment = experiment(workshop, variants, Some(&llm))?;
     experiment.spent = Some(llm.usage());
     finish(workshop, &experiment)
@@ -200,7 +201,7 @@ impl Walk<'_> {
 
     fn encode(&self, dataset: &Dataset, data: &Artefact, model: &Artefact, config: &EncoderConfig) -> Result<Artefact> {
         let place = Place::new("encode", config)?.input("dataset", data).input("model", model);
-        let engine = self.workshop.engine();
+        let engine = &**self.workshop.engine();
         let inputs = EncodeInputs { dataset, splits: &SPLITS, engine, model: model.folder(), model_key: model.key() };
         self.workshop.stage(&place, |out| encode::encode(inputs, config, out, self.workshop.progress()))
     }
@@ -336,8 +337,12 @@ impl Walk<'_> {
         if config.method == judge::Method::None {
             return Ok(None);
         }
-        let place = Place::new("judge", config)?.seed(SEED_OF_DATA).input("candidates", candidates);
-        let inputs = JudgeInputs { dataset: &base.dataset, candidates, split: Split::Train };
+        let labels = &self.settings.labels;
+        let mut place = Place::new("judge", config)?.seed(SEED_OF_DATA).input("candidates", candidates);
+        if let Some(digest) = judge::labels_digest(labels)? {
+            place = place.word("labels", &digest);
+        }
+        let inputs = JudgeInputs { dataset: &base.dataset, candidates, split: Split::Train, labels };
         let make = |out: &Path| judge::judge(&inputs, config, SEED_OF_DATA, self.llm()?, out, self.workshop.progress());
         self.workshop.stage(&place, make).map(Some)
     }
@@ -355,7 +360,7 @@ impl Walk<'_> {
         }
         let place = Place::new("generate", config)?.input("candidates", candidates).input("judgements", judgements);
         let retrieve = |language: &Language, queries: &[(String, String)]| {
-            ensemble.retrieve(self.workshop.engine(), &base.dataset, &base.vectors, (language, queries))
+            ensemble.retrieve(&**self.workshop.engine(), &base.dataset, &base.vectors, (language, queries))
         };
         let language_model = self.language_model()?;
         let inputs = GenerateInputs {
@@ -451,7 +456,7 @@ impl Walk<'_> {
                 notes: &base.model.summary().notes,
             },
             encoder: &self.settings.encoder,
-            engine: self.workshop.engine(),
+            engine: &**self.workshop.engine(),
         };
         self.workshop.stage(&place, |out| train::train(&inputs, config, self.seed, out, self.workshop.progress()))
     }

@@ -369,12 +369,19 @@ fn means(partition: &Partition, rows: &[QueryMeasures]) -> LanguageMeasures {
 
 fn calibration_of(positives: usize, negatives: usize) -> impl Serialize {
     let share = |count, of| crate::judge::Estimate::wilson(count, of);
-    let rates = crate::judge::Rates { sensitivity: share(positives, 10), specificity: share(negatives, 10) };
+    let rates = crate::judge::Rates {
+        sensitivity: share(positives, 10),
+        specificity: share(negatives, 10),
+        apparent: share(3, 10),
+        corrected: crate::judge::Corrected::Rate { rate: 0.25, low: 0.1, high: 0.5 },
+        ..crate::judge::Rates::default()
+    };
     let counts = |grades| crate::judge::GradeCounts { grades, unknown: 0 };
     crate::judge::Calibration {
         positives: counts([10 - positives, 0, positives]),
         negatives: counts([negatives, 0, 10 - negatives]),
         eliminated: rates,
         false_negative: rates,
+        ..crate::judge::Calibration::default()
     }
 }

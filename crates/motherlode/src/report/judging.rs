@@ -7,7 +7,7 @@ use super::page::Section;
 use super::table::{Cell, Table, grouped, percent};
 use crate::corpus::Language;
 use crate::error::Result;
-use crate::judge::{Calibration, Canaries, Estimate, QueryJudgements, Verdict};
+use crate::judge::{Calibration, Canaries, Cascade, Corrected, Estimate, QueryJudgements, Verdict};
 use crate::sample::{Example, Provenance};
 
 /// The section.
@@ -26,6 +26,7 @@ pub(super) fn judging(material: &Material<'_>) -> Result<Section> {
         section.table(format!("verdicts {}", shared.label), &verdicts(material, shared)?);
         section.table(format!("canaries {}", shared.label), &canaries(shared)?);
         calibration(shared, &mut section)?;
+        cascade(shared, &mut section)?;
         if let Some(truth) = &material.truth {
             let (table, fate) = truth.judged(material, shared)?;
             section.heading("Against the hidden truth");
@@ -137,13 +138,17 @@ fn calibration(shared: &Shared<'_>, section: &mut Section) -> Result<()> {
         json_of(shared.artefact, "calibration.json")?.unwrap_or_default();
     let caption = "Calibration on pairs that people judged, with 95 % Wilson intervals. Sensitivity: share of the positives \
                    for which the judge says so; specificity: share of the human negatives for which it does not. \
-                   “Eliminated” is grade 1 or 2, “false negative” grade 2";
+                   “Eliminated” is grade 1 or 2, “false negative” grade 2. Relevant candidates: the share that the judge \
+                   eliminates, and the share that is relevant, corrected for the judge's errors (Rogan and Gladen; the \
+                   interval by resampling queries)";
     let columns = [
         "Language",
         "Sensitivity, eliminated",
         "Specificity, eliminated",
         "Sensitivity, false negative",
         "Specificity, false negative",
+        "Candidates eliminated",
+        "Relevant candidates, corrected",
         "Unreadable",
     ];
     let mut table = Table::new(caption, columns);
@@ -178,8 +183,34 @@ fn calibration_row(name: &str, found: &Calibration) -> Vec<Cell> {
     let rates = [found.eliminated, found.false_negative];
     let mut row = vec![Cell::text(name)];
     row.extend(rates.iter().flat_map(|rates| [estimate(rates.sensitivity), estimate(rates.specificity)]));
+    row.push(estimate(found.eliminated.apparent));
+    row.push(match found.eliminated.corrected {
+        Corrected::NotEstimable => Cell::shown("not estimable", ""),
+        Corrected::Rate { rate, low, high } => {
+            Cell::percent(rate).beside(format!("[{:.0}, {:.0}]", 100.0 * low, 100.0 * high))
+        }
+    });
     row.push(Cell::count((found.positives.unknown + found.negatives.unknown) as u64));
     row
+}
+
+/// How the cheap judge's thresholds held, in a sentence.
+fn cascade(shared: &Shared<'_>, section: &mut Section) -> Result<()> {
+    let Some(cascade) = json_of::<Cascade>(shared.artefact, "cascade.json")? else { return Ok(()) };
+    section.say(format!(
+        "A cheap judge, {}, saw {} candidates first and decided {} of them{}. On a random slice that chose nothing, the \
+         large judge took {} of its decisions otherwise.",
+        cascade.model,
+        grouped(cascade.screened as u64),
+        grouped(cascade.decided as u64),
+        share(cascade.decided as u64, cascade.screened as u64),
+        match cascade.audit.error {
+            Estimate::NotEstimable => "an unknown share".to_owned(),
+            Estimate::Share { count, of, low, high, .. } =>
+                format!("{count} of {of} (95 % interval {} to {})", percent(low), percent(high)),
+        }
+    ));
+    Ok(())
 }
 
 fn estimate(estimate: Estimate) -> Cell {

@@ -330,6 +330,7 @@ fn write_judgements(draft: &mut Draft) {
         verdict,
         accuracy: Some(1),
         completeness: Some(0),
+        screened: None,
         ledger: Vec::new(),
     };
     let line = |subject: usize| QueryJudgements {
