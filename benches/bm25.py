@@ -117,11 +117,14 @@ def jar():
     return path
 
 
-def start_java():
+def start_java(folder):
     import jpype
 
     if not shutil.which("java"):
         sys.exit("expected Java 17; install openjdk-17-jre-headless")
+    # What Java prints is no answer of this side.
+    sys.stdout = os.fdopen(os.dup(1), "w")
+    os.dup2(os.open(folder / "java.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 1)
     jpype.startJVM(HEAP, "-Dlog4j2.level=ERROR", classpath=[str(jar())], convertStrings=True)
     return jpype.JClass
 
@@ -145,7 +148,7 @@ def lucene_indexer(java, folder, threads):
 
 
 def lucene_index(folder, threads):
-    index = lucene_indexer(start_java(), folder, threads)
+    index = lucene_indexer(start_java(folder), folder, threads)
 
     def repeat():
         start = time.perf_counter()
@@ -156,7 +159,7 @@ def lucene_index(folder, threads):
 
 
 def lucene_search(folder, threads):
-    java = start_java()
+    java = start_java(folder)
     if not (folder / "lucene-merged").exists():
         lucene_indexer(java, folder, threads)("lucene-merged", "-optimize")
     language = language_of(folder)
@@ -301,7 +304,7 @@ def measure(folder, options, repeats):
         "search": [*terms, "search", folder, DEPTH],
     }
     lines = []
-    for part in ("index", "search"):
+    for part in options.parts:
         sides = [side.Side("ours", ours[part], options.threads)]
         if part == "index":
             # The terms for bm25s come from the data set of a first index.
@@ -321,7 +324,8 @@ def measure(folder, options, repeats):
         for peer in sides[1:]:
             memory = {"memory": most(sides[0]), "their_memory": most(peer)}
             lines.append((f"bm25-{part}", f"{peer.name}, {folder.name}", rate(sides[0]), rate(peer), unit, memory))
-    check(folder)
+    if "search" in options.parts:
+        check(folder)
     return lines
 
 
@@ -332,6 +336,7 @@ def main():
     parser.add_argument("--large", nargs="*", default=["fa"], help="corpora made large")
     parser.add_argument("--passages", type=int, default=1_000_000, help="of a large corpus")
     parser.add_argument("--memory", type=int, default=1024, help="MiB for our index; Java has a heap of 6 GiB")
+    parser.add_argument("--parts", nargs="*", choices=("index", "search"), default=["index", "search"], help="search needs indexes")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--repeats", type=int, default=7, help=f"at most {LARGE_REPEATS} on a large corpus")
     parser.add_argument("--peer", nargs=2, help=argparse.SUPPRESS)
