@@ -1,11 +1,11 @@
 """Makes `crates/motherlode/src/text/analyse/thai.txt`: the Thai words that Java's word iterator knows.
 
     python3 -m venv oracle && . oracle/bin/activate && pip install jpype1==1.7.1
-    pip download --no-deps pythainlp==5.4.0 && unzip pythainlp-5.4.0-*.whl 'pythainlp/corpus/*'
-    python tests/golden/thai_words.py --words pythainlp/corpus/{words_th,icubrk_th,tnc_freq,ttc_freq,syllables_th}.txt
+    pip download --no-deps pythainlp==5.4.0 && unzip pythainlp-5.4.0-*.whl pythainlp/corpus/words_th.txt
+    python tests/golden/thai_words.py --words pythainlp/corpus/words_th.txt
 
-Needs Java 17 (Debian `openjdk-17-jre-headless`). Java is asked about every word of PyThaiNLP's lists (CC0) and ICU's (Unicode
-licence), and about every piece into which it splits one: what stays whole between known words is known.
+Needs Java 17 (Debian `openjdk-17-jre-headless`). Java is asked about every word of PyThaiNLP's list (CC0), and about every
+piece into which it splits one: what stays whole between known words is known.
 """
 
 import argparse
@@ -21,7 +21,7 @@ TARGET = pathlib.Path(__file__).resolve().parents[2] / "crates/motherlode/src/te
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("--words", required=True, nargs="+", type=pathlib.Path)
+    parser.add_argument("--words", required=True, type=pathlib.Path)
     arguments = parser.parse_args()
     jpype.startJVM()
     iterator_class = jpype.JClass("java.text.BreakIterator")
@@ -35,8 +35,7 @@ def main():
             start = end
         return pieces
 
-    lists = [path.read_text(encoding="utf-8").splitlines() for path in arguments.words]
-    words = {line.split("\t")[0].strip() for lines in lists for line in lines}
+    words = {word.strip() for word in arguments.words.read_text(encoding="utf-8").splitlines()}
     words = {word for word in words if THAI.fullmatch(word)}
     pieces = {piece for word in words for piece in split(word)}
     is_known = lambda word: any(split(beside + word + beside) == [beside, word, beside] for beside in NEIGHBOURS)

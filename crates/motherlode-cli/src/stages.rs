@@ -15,9 +15,7 @@ use motherlode::index::bm25::{self, IndexInputs};
 use motherlode::llm::{BatchFile, Llm};
 use motherlode::progress::Progress;
 use motherlode::recipe::ensemble::Ensemble;
-use motherlode::{
-    batch, encode, evaluate, fetch, fuse, generate, judge, mine, sample, search, topic, train, what_if,
-};
+use motherlode::{batch, encode, evaluate, fetch, fuse, generate, judge, mine, sample, search, topic, train, what_if};
 use motherlode_engine::CpuEngine;
 use serde::de::DeserializeOwned;
 
