@@ -172,19 +172,20 @@ fn count_below(passages: &[u32], end: u32) -> usize {
 
 /// Sums of scores of one window of passages, and which of them have any.
 pub(super) struct Sums {
-    sums: Box<[f64; WINDOW]>,
-    touched: Box<[u64; WINDOW / 64]>,
+    sums: Vec<f64>,
+    touched: Vec<u64>,
 }
 
 impl Default for Sums {
     fn default() -> Self {
-        Self { sums: Box::new([0.0; WINDOW]), touched: Box::new([0; WINDOW / 64]) }
+        Self { sums: vec![0.0; WINDOW], touched: vec![0; WINDOW / 64] }
     }
 }
 
 impl Sums {
     /// Adds what a term brings; `start` is the first passage of the window.
     fn add(&mut self, part: &Part<'_>, start: u32, impacts: &Impacts) {
+        let (sums, touched) = (&mut self.sums[..WINDOW], &mut self.touched[..WINDOW / 64]);
         let mut scores = [0.0_f32; BLOCK];
         for (passages, weights) in part.passages.chunks(BLOCK).zip(part.weights.chunks(BLOCK)) {
             let scores = &mut scores[..weights.len()];
@@ -197,8 +198,8 @@ impl Sums {
             for (passage, score) in passages.iter().zip(&*scores) {
                 let place = passage.wrapping_sub(start) as usize;
                 if place < WINDOW {
-                    self.sums[place] += f64::from(*score);
-                    self.touched[place / 64] |= 1 << (place % 64);
+                    sums[place] += f64::from(*score);
+                    touched[place / 64] |= 1 << (place % 64);
                 }
             }
         }
