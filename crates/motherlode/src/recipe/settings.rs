@@ -61,6 +61,14 @@ pub struct TruthConfig {
     pub path: Option<PathBuf>,
 }
 
+/// What an index is made with, besides passages.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct IndexFiles {
+    /// For the chain `japanese`: the folder of a dictionary, IPADIC's files.
+    pub dictionary: Option<PathBuf>,
+}
+
 /// What topics are made of, besides vectors.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -99,6 +107,9 @@ pub struct Settings {
     /// BM25, for the ensemble and as a baseline.
     #[serde(default)]
     pub index: Bm25Config,
+    /// The dictionary of a chain that needs one.
+    #[serde(default)]
+    pub index_files: IndexFiles,
     /// Depth and memory of searches.
     #[serde(default)]
     pub search: SearchConfig,
@@ -223,7 +234,8 @@ impl Settings {
             }
         }
         let TopicFiles { yahoo, dbpedia, labels } = &mut self.topic_files;
-        let files = [yahoo, dbpedia, labels, &mut self.truth.path].into_iter().flatten();
+        let dictionary = &mut self.index_files.dictionary;
+        let files = [yahoo, dbpedia, labels, dictionary, &mut self.truth.path].into_iter().flatten();
         for path in files.chain(&mut self.recorded).chain(&mut self.labels) {
             *path = root.join(&*path);
         }
