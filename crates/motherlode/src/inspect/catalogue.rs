@@ -58,8 +58,6 @@ pub(super) struct Row {
     pub(super) verdicts: [u16; Verdict::ALL.len()],
     /// Its candidates.
     pub(super) candidates: u16,
-    /// Its positives.
-    pub(super) positives: u16,
     /// The highest model score of a candidate; NaN without any.
     pub(super) best: f32,
     /// The highest model score of a positive; NaN without any.
@@ -276,7 +274,6 @@ impl Reader<'_> {
             topic: first.and_then(|positive| self.topic(positive)),
             verdicts: [0; Verdict::ALL.len()],
             candidates: facts.candidates.len() as u16,
-            positives: facts.positives.len() as u16,
             best: highest(&mut facts.candidates.iter().map(|candidate| candidate.model_score)),
             positive: highest(&mut facts.positives.iter().map(|(_, score)| *score)),
             words: normalise(&format!("{id} {text}")).into(),

@@ -104,7 +104,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn kappa_does_not_mind_who_is_first_nor_how_much_all_weighs(cells in [1..9_u32; 9], factor in 0.1..50.0) {
+        fn kappa_does_not_mind_who_is_first_nor_how_much_all_weighs(cells in prop::array::uniform9(1..9_u32), factor in 0.1..50.0) {
             let at = |row: usize, column: usize| f64::from(cells[3 * row + column]);
             let table = std::array::from_fn(|row| std::array::from_fn(|column| at(row, column)));
             let turned = std::array::from_fn(|row| std::array::from_fn(|column| factor * at(column, row)));

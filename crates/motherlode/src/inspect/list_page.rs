@@ -69,7 +69,8 @@ impl Inspector {
     fn topic_cell(&self, row: &Row) -> Html {
         match row.topic {
             Some(topic) => {
-                element("span").class("topic").attribute("dir", "auto").text(self.catalogue.label(topic)).into()
+                let label = self.catalogue.label(topic);
+                element("div").class("topic").attribute("dir", "auto").attribute("title", label).text(label).into()
             }
             None => Html::text("–"),
         }
