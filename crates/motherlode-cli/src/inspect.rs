@@ -2,6 +2,7 @@
 
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use anyhow::Context;
 use clap::Args;
@@ -45,8 +46,8 @@ impl Inspect {
     pub(crate) fn run(&self, terminal: &Terminal) -> anyhow::Result<String> {
         let variants = settings::load(&self.recipe.recipe, &self.recipe.set)?;
         let variant = self.variant(&variants)?;
-        let (engine, silent) = (CpuEngine, Progress::silent());
-        let workshop = Workshop::new(&self.recipe.work, &engine, &silent).only_look();
+        let silent = Progress::silent();
+        let workshop = Workshop::new(&self.recipe.work, Arc::new(CpuEngine), &silent).only_look();
         let arm = status::arm(&workshop, variant)
             .with_context(|| format!("run {} first, at least up to `mine`", self.recipe.recipe.display()))?;
         let labels = self.labels.clone().unwrap_or_else(|| workshop.labels());
