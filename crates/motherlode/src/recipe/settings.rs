@@ -14,6 +14,7 @@ use crate::fetch::{DatasetConfig, ModelConfig};
 use crate::fuse::FuseConfig;
 use crate::generate::GenerateConfig;
 use crate::index::bm25::Bm25Config;
+use crate::inspect::InspectConfig;
 use crate::judge::JudgeConfig;
 use crate::llm::LlmConfig;
 use crate::mine::MineConfig;
@@ -155,6 +156,9 @@ pub struct Settings {
     /// Tests between systems.
     #[serde(default)]
     pub compare: CompareConfig,
+    /// The audit sample and the pages of `inspect`.
+    #[serde(default)]
+    pub inspect: InspectConfig,
     /// Known relevant pairs of a made corpus.
     #[serde(default)]
     pub truth: TruthConfig,
@@ -266,6 +270,7 @@ impl Settings {
         self.train.validate()?;
         self.evaluate.validate()?;
         self.compare.validate()?;
+        self.inspect.validate()?;
         let mut names: Vec<&str> = self.retriever.iter().map(Retriever::name).collect();
         names.sort_unstable();
         if names.is_empty() {
