@@ -56,7 +56,8 @@ impl Inspect {
         terminal.finish();
         if let Some(folder) = &self.export {
             let files = inspector.export_to(folder)?;
-            return Ok(files.iter().map(|file| format!("{}\n", file.display())).collect());
+            let files: Vec<String> = files.iter().map(|file| file.display().to_string()).collect();
+            return Ok(files.join("\n"));
         }
         let listener = TcpListener::bind(self.listen).with_context(|| format!("cannot listen on {}", self.listen))?;
         let access = Access::new(listener.local_addr()?, &self.hosts)?;

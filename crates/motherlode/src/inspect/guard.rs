@@ -51,7 +51,7 @@ impl Access {
         let mut secret = [0; 16];
         getrandom::fill(&mut secret)
             .map_err(|error| Error::data(format!("the system gives no random numbers: {error}")))?;
-        let token = secret.iter().map(|byte| format!("{byte:02x}")).collect();
+        let token = format!("{:032x}", u128::from_be_bytes(secret));
         Ok(Self { hosts, cookie: format!("motherlode-{port}"), token })
     }
 
@@ -118,12 +118,14 @@ pub(super) fn without_token(pairs: &[(String, String)]) -> String {
 mod tests {
     use super::*;
 
-    fn check(access: &Access, method: Method, headers: &[(header::HeaderName, &str)], token: &str) -> Passage {
+    type Headers<'a> = &'a [(header::HeaderName, &'a str)];
+
+    fn check(access: &Access, method: &Method, headers: Headers<'_>, token: &str) -> Passage {
         let headers = headers.iter().map(|(name, value)| (name.clone(), value.parse().unwrap())).collect();
-        access.check(&method, &headers, &[("token".to_owned(), token.to_owned())])
+        access.check(method, &headers, &[("token".to_owned(), token.to_owned())])
     }
 
-    fn status(passage: Passage) -> u16 {
+    fn status(passage: &Passage) -> u16 {
         match passage {
             Passage::Open => 200,
             Passage::Welcome => 303,
@@ -137,7 +139,7 @@ mod tests {
         let cookie = format!("other=1; motherlode-4711={}", access.token);
         let (cookie, token) = (cookie.as_str(), access.token.as_str());
         let wrong = "0".repeat(32);
-        let cases: [(Method, &[(header::HeaderName, &str)], &str, u16); 12] = [
+        let cases: [(Method, Headers<'_>, &str, u16); 12] = [
             (Method::GET, &[(header::HOST, "localhost:4711")], token, 303),
             (Method::GET, &[(header::HOST, "127.0.0.1:4711"), (header::COOKIE, cookie)], "", 200),
             (Method::GET, &[(header::HOST, "LOCALHOST:4711"), (header::COOKIE, cookie)], "", 200),
@@ -166,7 +168,7 @@ mod tests {
             ),
         ];
         for (number, (method, headers, token, expected)) in cases.into_iter().enumerate() {
-            assert_eq!(status(check(&access, method, headers, token)), expected, "case {number}");
+            assert_eq!(status(&check(&access, &method, headers, token)), expected, "case {number}");
         }
     }
 

@@ -91,7 +91,9 @@ pub(super) fn link(place: impl Display, text: impl Display) -> Element {
 
 /// An address made of segments, each percent-encoded.
 pub(super) fn path(segments: &[&str]) -> String {
-    segments.iter().map(|segment| format!("/{}", utf8_percent_encode(segment, NON_ALPHANUMERIC))).collect()
+    let parts =
+        segments.iter().flat_map(|segment| ["/"].into_iter().chain(utf8_percent_encode(segment, NON_ALPHANUMERIC)));
+    parts.collect()
 }
 
 /// An address with parameters, if there are any.

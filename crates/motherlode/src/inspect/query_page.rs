@@ -199,7 +199,7 @@ impl Inspector {
         let list = self.catalogue.candidates(row)?.candidates;
         let found = self.catalogue.supplement(row)?.map_or_else(Vec::new, |supplement| supplement.candidates);
         let is_listed = |id: &String| list.iter().chain(&found).any(|candidate| candidate.passage == *id);
-        let others: Vec<_> = uses.provenance.iter().filter(|(passage, _)| !is_listed(*passage)).collect();
+        let others: Vec<_> = uses.provenance.iter().filter(|(passage, _)| !is_listed(passage)).collect();
         let section = section("others", format!("Further negatives ({})", others.len()));
         let cards = others.iter().map(|(passage, provenance)| {
             let known = uses.steps.get(*passage).map(|steps| ("Steps", links_to_steps(steps)));

@@ -1,4 +1,4 @@
-//! The pages in a real browser: Debian's `chromium` and `chromium-driver`, spoken to as WebDriver has it (W3C).
+//! The pages in a real browser: Debian's `chromium` and `chromium-driver`, spoken to as `WebDriver` has it (W3C).
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};

@@ -196,7 +196,7 @@ fn annotators_grade_blindly_and_their_labels_come_out() {
 }
 
 fn percent(text: &str) -> String {
-    text.bytes().map(|byte| format!("%{byte:02X}")).collect()
+    text.bytes().fold(String::new(), |written, byte| format!("{written}%{byte:02X}"))
 }
 
 #[test]
