@@ -73,12 +73,12 @@ class Side:
         return json.loads(line)
 
     def repeat(self):
-        """One measurement, with the process's CPU seconds and the growth of its own (not mapped) memory in bytes."""
+        """One measurement, with the process's CPU seconds, and of its own (not mapped) memory the growth and the most in bytes."""
         before, memory = self._cpu_seconds(), PeakMemory(self.process.pid)
         self.process.stdin.write("\n")
         self.process.stdin.flush()
         answer = self._answer()
-        answer |= {"cpu_seconds": self._cpu_seconds() - before, "memory": memory.growth()}
+        answer |= {"cpu_seconds": self._cpu_seconds() - before, "memory": memory.growth(), "most_memory": memory.most}
         self.answers.append(answer)
 
     def _cpu_seconds(self):

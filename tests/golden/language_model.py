@@ -1,18 +1,22 @@
 """Writes language_model.json: what llama.cpp makes of 20 chats, for the tests of embedded language models.
 
     llama-server -m SmolLM2-135M-Instruct.Q4_1.gguf --port 8000 -np 1
-    python tests/golden/language_model.py http://127.0.0.1:8000
+    python tests/golden/language_model.py http://127.0.0.1:8000 SmolLM2-135M-Instruct.Q4_1.gguf
 
 The model is that of the package mirror. Every chat asks one question of data/demo about one of its passages. Kept are the
-tokens of the chat, rendered and tokenised by llama.cpp with the template of the file, and the logarithms of the
-probabilities of the labels 0, 1 and 2 after `{"accuracy": `, and of the three likeliest tokens; for the first four, also
-the first 12 tokens of the likeliest answer.
+tokens of the chat, rendered and tokenised by llama.cpp with the template of the file, those of `{"accuracy": `, and the
+logarithms of the probabilities behind it of the labels 0, 1 and 2 and of the three likeliest tokens; for the first four,
+also the first 12 tokens of the likeliest answer to the chat. `exact` are the values of the three likeliest by transformers
+5.24 and torch 2.15 in f32 with the file's weights: llama.cpp rounds what enters its products to 8 bits.
 """
 
 import json
 import pathlib
 import sys
 import urllib.request
+
+import torch
+from transformers import AutoModelForCausalLM
 
 SERVER = sys.argv[1]
 DEMO = pathlib.Path(__file__).parents[2] / "data/demo"
@@ -54,6 +58,7 @@ for language in ["en", "es", "fr", "ru", "ja", "zh", "ar", "hi"]:
         case = {
             "messages": messages,
             "tokens": chat,
+            "opening": labels[0][:-1],
             "labels": [round(found[label[-1]], 4) for label in labels],
             "likeliest": [[token, round(found[token], 4)] for token in list(found)[:3]],
         }
@@ -62,6 +67,13 @@ for language in ["en", "es", "fr", "ru", "ja", "zh", "ar", "hi"]:
             case["answer"] = answer["tokens"]
         cases.append(case)
 cases = cases[:20]
+file = pathlib.Path(sys.argv[2])
+model = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32).eval()
+for case in cases:
+    with torch.no_grad():
+        scores = model(torch.tensor([case["tokens"] + case["opening"]])).logits[0, -1]
+    exact = torch.log_softmax(scores.double(), -1)
+    case["exact"] = [round(exact[token].item(), 5) for token, _ in case["likeliest"]]
 assert len(cases) == 20, len(cases)
 text = "[\n" + ",\n".join(json.dumps(case, ensure_ascii=False) for case in cases) + "\n]\n"
 (pathlib.Path(__file__).parent / "language_model.json").write_text(text, encoding="utf-8")

@@ -12,8 +12,7 @@ CHAIN.sentences.tsv    stretches of mini-MIRACL's passages: docid, first and las
 CHAIN.rankings.tsv     dev queries of mini-MIRACL: query id, then docid=score of the 20 best
 measures.tsv           chain, number of queries, nDCG@10 and Recall@100 of Lucene's runs over the dev queries
 
-CHAIN is a language; `ja` is Lucene's CJKAnalyzer, not its JapaneseAnalyzer, which Anserini takes (nDCG@10 on mini-MIRACL:
-0.8996). demo.jsonl also has `fa-stemmed`: the terms of `fa` through PersianStemmer, as PersianAnalyzer has it since Lucene 10.
+CHAIN is a language; `ja` is Lucene's CJKAnalyzer, `japanese` its JapaneseAnalyzer, which Anserini takes. demo.jsonl also has `fa-stemmed`: the terms of `fa` through PersianStemmer, as PersianAnalyzer has it since Lucene 10.
 """
 
 import argparse
@@ -27,6 +26,9 @@ import re
 import jpype
 
 LANGUAGES = "ar bn en es fa fi fr hi id ja ko ru sw te th zh".split()
+# Chains beside those of the languages, and the language of their texts.
+OTHERS = {"japanese": "ja"}
+CHAINS = [*LANGUAGES, *OTHERS]
 FIELD = "contents"
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 
@@ -39,7 +41,7 @@ def analyser(chain):
         return jpype.JClass("org.apache.lucene.analysis.core.WhitespaceAnalyzer")()
     if chain == "ja":
         return jpype.JClass("org.apache.lucene.analysis.cjk.CJKAnalyzer")()
-    return jpype.JClass("io.anserini.analysis.AnalyzerMap").getLanguageSpecificAnalyzer(chain)
+    return jpype.JClass("io.anserini.analysis.AnalyzerMap").getLanguageSpecificAnalyzer(OTHERS.get(chain, chain))
 
 
 def terms(analyser, text):
@@ -130,7 +132,7 @@ def ndcg(ranking, relevant):
 
 
 def dump(chain, data, out):
-    passages, queries, qrels = read(data / chain)
+    passages, queries, qrels = read(data / OTHERS.get(chain, chain))
     by_id = {passage["docid"]: passage["text"] for passage in passages}
     chain_analyser = analyser(chain)
     with (out / f"{chain}.sentences.tsv").open("w", encoding="utf-8") as file:
@@ -150,8 +152,8 @@ def dump(chain, data, out):
 
 def dump_demo(out):
     with (out / "demo.jsonl").open("w", encoding="utf-8") as file:
-        for chain in LANGUAGES:
-            folder, chain_analyser = REPOSITORY / "data/demo" / chain, analyser(chain)
+        for chain in CHAINS:
+            folder, chain_analyser = REPOSITORY / "data/demo" / OTHERS.get(chain, chain), analyser(chain)
             texts = [text for split in ("train", "dev") for _, text in rows(folder / f"topics.{split}.tsv")]
             with (folder / "corpus.jsonl").open(encoding="utf-8") as lines:
                 texts += [json.loads(line)["text"] for line in lines][::6]
@@ -169,7 +171,7 @@ def main():
     parser.add_argument("--jar", required=True)
     parser.add_argument("--data", required=True, type=pathlib.Path)
     parser.add_argument("--show", nargs=2, metavar=("CHAIN", "TEXT"), help="print the terms of a text and stop")
-    parser.add_argument("--chains", nargs="*", default=LANGUAGES, help="only these, and demo.jsonl")
+    parser.add_argument("--chains", nargs="*", default=CHAINS, help="only these, and demo.jsonl")
     arguments = parser.parse_args()
     jpype.startJVM("-Xmx2g", "-Dlog4j2.level=ERROR", classpath=[arguments.jar], convertStrings=True)
     if arguments.show:
@@ -182,7 +184,7 @@ def main():
     for chain in arguments.chains:
         measures.append(dump(chain, arguments.data, out))
         print(measures[-1], flush=True)
-    if arguments.chains == LANGUAGES:
+    if arguments.chains == CHAINS:
         (out / "measures.tsv").write_text("\n".join(measures) + "\n", encoding="utf-8")
 
 

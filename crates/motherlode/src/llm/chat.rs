@@ -3,8 +3,6 @@
 //! Templates are Jinja as Hugging Face runs it. Texts of messages must not end their message: the spelling of a control
 //! token inside of one, such as `<|im_end|>`, is broken by a space.
 
-use std::collections::BTreeSet;
-
 use minijinja::{Environment, ErrorKind, context};
 use serde_json::{Map, Value, json};
 use tokenizers::Tokenizer;
@@ -62,6 +60,9 @@ impl Chat {
         let controls: Vec<(String, u32)> = of_type(CONTROL).collect();
         let added: Vec<(String, u32)> = controls.iter().cloned().chain(of_type(DEFINED_BY_USER)).collect();
         let tokenizer = tokenizer(file, &tokens, &added)?;
+        if let Some((spelling, _)) = added.iter().find(|(text, id)| tokenizer.token_to_id(text) != Some(*id)) {
+            return Err(file.wrong(format!("the token `{spelling}` stands in its vocabulary twice")));
+        }
         let bound = |name: &str| -> Result<String> {
             let id = file.whole(&format!("tokenizer.ggml.{name}_token_id"))?;
             Ok(id.and_then(|id| tokens.get(id)).map_or_else(String::new, |token| (*token).to_owned()))
@@ -136,9 +137,9 @@ fn tokenizer(file: &Gguf, tokens: &[&str], added: &[(String, u32)]) -> Result<To
         "default" | "gpt-2" => (json!([bytes]), Value::Null, false),
         other => return unknown("pre", "qwen2, llama-bpe, smollm, gpt-2 or default", other),
     };
-    let separate: BTreeSet<u32> = added.iter().map(|(_, id)| *id).collect();
-    let ordinary = tokens.iter().enumerate().filter(|(id, _)| !separate.contains(&(*id as u32)));
-    let vocabulary: Map<String, Value> = ordinary.map(|(id, token)| ((*token).to_owned(), id.into())).collect();
+    // The added tokens too: one that the vocabulary lacks would get another number.
+    let numbered = tokens.iter().enumerate();
+    let vocabulary: Map<String, Value> = numbered.map(|(id, token)| ((*token).to_owned(), id.into())).collect();
     let merges = file.texts("tokenizer.ggml.merges")?;
     let added: Vec<Value> = added
         .iter()

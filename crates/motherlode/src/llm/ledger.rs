@@ -9,18 +9,17 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard};
-use std::time::{Duration, Instant};
 
-use rusqlite::{Connection, ErrorCode, OptionalExtension, TransactionBehavior, params};
+use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 use serde::{Deserialize, Serialize};
 
 use super::request::{Answer, Message, Parameters, Request, key_of};
+use crate::database::{self, Schema, failed};
 use crate::error::{Error, Result};
 
-/// "MLED": tells a ledger from other `SQLite` files.
-const APPLICATION: i64 = 0x4d4c_4544;
-const FORMAT: i64 = 1;
-const PATIENCE: Duration = Duration::from_mins(1);
+/// The letters are "MLED".
+const SCHEMA: Schema =
+    Schema { what: "ledger", application: 0x4d4c_4544, format: 1, table: TABLE, synchronous: "NORMAL" };
 const TABLE: &str = "CREATE TABLE answers (
     key TEXT NOT NULL PRIMARY KEY,
     request TEXT NOT NULL,
@@ -82,12 +81,7 @@ impl Ledger {
     /// # Errors
     /// The file is no ledger, or one of a newer version of the program.
     pub fn open(path: &Path) -> Result<Self> {
-        let folder = path.parent().unwrap_or(Path::new("."));
-        std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
-        let mut connection = Connection::open(path).map_err(failed(path))?;
-        connection.busy_timeout(PATIENCE).map_err(failed(path))?;
-        prepare(&mut connection, path)?;
-        Ok(Self { path: path.to_path_buf(), connection: Mutex::new(connection) })
+        Ok(Self { path: path.to_path_buf(), connection: Mutex::new(database::open(path, &SCHEMA)?) })
     }
 
     /// Where the ledger lies.
@@ -238,51 +232,6 @@ impl Ledger {
         // A panic elsewhere cannot leave a transaction half done: dropping it rolls it back.
         self.connection.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
-}
-
-fn failed(path: &Path) -> impl FnOnce(rusqlite::Error) -> Error {
-    let path = path.to_path_buf();
-    move |source| Error::Ledger { path, source }
-}
-
-/// Checks or makes the table. Two processes may do so at once: the switch to WAL then fails without waiting, so it is
-/// tried again here.
-fn prepare(connection: &mut Connection, path: &Path) -> Result<()> {
-    let started = Instant::now();
-    loop {
-        match connection.pragma_update(None, "journal_mode", "WAL") {
-            Err(error) if is_busy(&error) && started.elapsed() < PATIENCE => {
-                std::thread::sleep(Duration::from_millis(20));
-            }
-            result => break result.map_err(failed(path))?,
-        }
-    }
-    connection.pragma_update(None, "synchronous", "NORMAL").map_err(failed(path))?;
-    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed(path))?;
-    let pragma = |name: &str| transaction.pragma_query_value(None, name, |row| row.get::<_, i64>(0));
-    let tables = |row: &rusqlite::Row<'_>| row.get::<_, i64>(0);
-    let application = pragma("application_id").map_err(failed(path))?;
-    let format = pragma("user_version").map_err(failed(path))?;
-    let tables = transaction.query_row("SELECT count(*) FROM sqlite_master", [], tables).map_err(failed(path))?;
-    match (application, format) {
-        (APPLICATION, FORMAT) => Ok(()),
-        (0, 0) if tables == 0 => create(transaction).map_err(failed(path)),
-        (APPLICATION, newer) => {
-            Err(Error::file(path, format!("expected a ledger of format {FORMAT}, got {newer}; use a newer program")))
-        }
-        _ => Err(Error::file(path, "an SQLite file, but no ledger; name another file")),
-    }
-}
-
-fn create(transaction: rusqlite::Transaction<'_>) -> rusqlite::Result<()> {
-    transaction.execute(TABLE, [])?;
-    transaction.pragma_update(None, "application_id", APPLICATION)?;
-    transaction.pragma_update(None, "user_version", FORMAT)?;
-    transaction.commit()
-}
-
-fn is_busy(error: &rusqlite::Error) -> bool {
-    matches!(error.sqlite_error_code(), Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked))
 }
 
 fn insert(connection: &Connection, key: &str, canonical: &str, answer: &Answer) -> rusqlite::Result<bool> {

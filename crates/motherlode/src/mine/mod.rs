@@ -397,7 +397,7 @@ mod tests {
     use super::*;
     use crate::encode::fixture::{WordVectors, dataset, embeddings, english};
     use crate::fuse::{FuseConfig, FuseInputs, Method};
-    use crate::index::bm25::{self, Bm25Config};
+    use crate::index::bm25::{self, Bm25Config, IndexInputs};
     use crate::search::SearchConfig;
 
     const ENGINE: WordVectors = WordVectors { seed: 1, dimension: 16 };
@@ -407,7 +407,13 @@ mod tests {
         let at = |name: &str| folder.join(name);
         let search = SearchConfig::default();
         let vectors = embeddings(folder, &dataset, &ENGINE);
-        let index = bm25::index(&dataset, &Bm25Config::default(), &at("index"), &silent).unwrap();
+        let index = bm25::index(
+            IndexInputs { dataset: &dataset, dictionary: None },
+            &Bm25Config::default(),
+            &at("index"),
+            &silent,
+        )
+        .unwrap();
         let dense = search::dense(&dataset, &vectors, Split::Train, &search, &at("dense"), &silent).unwrap();
         let lexical = search::lexical(&dataset, &index, Split::Train, &search, &at("lexical"), &silent).unwrap();
         let members =

@@ -18,7 +18,7 @@ use crate::progress::Progress;
 /// The work folder with everything that stages need to run: shared by all arms, so that equal stages run once.
 ///
 /// `WORK/artefacts/STAGE/DIGEST` holds the artefacts, `WORK/cache` downloads, `WORK/ledger.sqlite` answers of language
-/// models, `WORK/NAME` the pages of the experiment NAME.
+/// models, `WORK/labels.sqlite` labels of people, `WORK/NAME` the pages of the experiment NAME.
 pub struct Workshop<'a> {
     folder: PathBuf,
     engine: Arc<dyn Engine>,
@@ -100,6 +100,11 @@ impl<'a> Workshop<'a> {
         self.seen.borrow().clone()
     }
 
+    /// A finished artefact that was made or found in this process, by its folder.
+    pub fn known(&self, folder: &Path) -> Option<Artefact> {
+        self.artefacts.borrow().get(folder).cloned()
+    }
+
     /// Begins a new list of what is seen.
     pub fn forget(&self) {
         self.seen.borrow_mut().clear();
@@ -123,6 +128,11 @@ impl<'a> Workshop<'a> {
     /// Where answers of language models are kept.
     pub fn ledger(&self) -> PathBuf {
         self.folder.join("ledger.sqlite")
+    }
+
+    /// Where people's labels are kept.
+    pub fn labels(&self) -> PathBuf {
+        self.folder.join("labels.sqlite")
     }
 
     /// Where the pages of an experiment go.

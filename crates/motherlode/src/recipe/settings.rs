@@ -14,6 +14,7 @@ use crate::fetch::{DatasetConfig, ModelConfig};
 use crate::fuse::FuseConfig;
 use crate::generate::GenerateConfig;
 use crate::index::bm25::Bm25Config;
+use crate::inspect::InspectConfig;
 use crate::judge::JudgeConfig;
 use crate::llm::LlmConfig;
 use crate::mine::MineConfig;
@@ -61,6 +62,14 @@ pub struct TruthConfig {
     pub path: Option<PathBuf>,
 }
 
+/// What an index is made with, besides passages.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct IndexFiles {
+    /// For the chain `japanese`: the folder of a dictionary, IPADIC's files.
+    pub dictionary: Option<PathBuf>,
+}
+
 /// What topics are made of, besides vectors.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -99,6 +108,9 @@ pub struct Settings {
     /// BM25, for the ensemble and as a baseline.
     #[serde(default)]
     pub index: Bm25Config,
+    /// The dictionary of a chain that needs one.
+    #[serde(default)]
+    pub index_files: IndexFiles,
     /// Depth and memory of searches.
     #[serde(default)]
     pub search: SearchConfig,
@@ -144,6 +156,9 @@ pub struct Settings {
     /// Tests between systems.
     #[serde(default)]
     pub compare: CompareConfig,
+    /// The audit sample and the pages of `inspect`.
+    #[serde(default)]
+    pub inspect: InspectConfig,
     /// Known relevant pairs of a made corpus.
     #[serde(default)]
     pub truth: TruthConfig,
@@ -223,7 +238,8 @@ impl Settings {
             }
         }
         let TopicFiles { yahoo, dbpedia, labels } = &mut self.topic_files;
-        let files = [yahoo, dbpedia, labels, &mut self.truth.path].into_iter().flatten();
+        let dictionary = &mut self.index_files.dictionary;
+        let files = [yahoo, dbpedia, labels, dictionary, &mut self.truth.path].into_iter().flatten();
         for path in files.chain(&mut self.recorded).chain(&mut self.labels) {
             *path = root.join(&*path);
         }
@@ -254,6 +270,7 @@ impl Settings {
         self.train.validate()?;
         self.evaluate.validate()?;
         self.compare.validate()?;
+        self.inspect.validate()?;
         let mut names: Vec<&str> = self.retriever.iter().map(Retriever::name).collect();
         names.sort_unstable();
         if names.is_empty() {

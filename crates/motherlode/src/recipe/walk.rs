@@ -14,7 +14,7 @@ use crate::evaluate::{self, Comparison, EvaluateInputs, System};
 use crate::fetch::{self, ModelConfig};
 use crate::fuse::{self, FuseInputs};
 use crate::generate::{self, GenerateInputs};
-use crate::index::bm25;
+use crate::index::bm25::{self, IndexInputs};
 use crate::judge::{self, JudgeInputs};
 use crate::llm::Llm;
 use crate::mine::{self, MineInputs};
@@ -24,6 +24,7 @@ use crate::recipe::settings::{Retriever, Settings, Variant};
 use crate::report::{Arm, Experiment, report};
 use crate::sample::{self, SampleInputs};
 use crate::search;
+use crate::text::analyse::JapaneseDictionary;
 use crate::text::language::LanguageCheck;
 use crate::topic::{self, TopicInputs};
 use crate::train::{self, BaseModel, TrainInputs};
@@ -214,9 +215,13 @@ impl Walk<'_> {
     }
 
     fn index(&self, base: &Base) -> Result<Artefact> {
-        let config = &self.settings.index;
-        let place = Place::new("index", config)?.input("dataset", &base.data);
-        self.workshop.stage(&place, |out| bm25::index(&base.dataset, config, out, self.workshop.progress()))
+        let (config, dictionary) = (&self.settings.index, self.settings.index_files.dictionary.as_deref());
+        let mut place = Place::new("index", config)?.input("dataset", &base.data);
+        if let Some(folder) = dictionary {
+            place = place.word("dictionary", &JapaneseDictionary::key(folder)?);
+        }
+        let inputs = IndexInputs { dataset: &base.dataset, dictionary };
+        self.workshop.stage(&place, |out| bm25::index(inputs, config, out, self.workshop.progress()))
     }
 
     fn lexical(&self, base: &Base, split: Split) -> Result<Artefact> {

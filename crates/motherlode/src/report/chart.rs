@@ -3,8 +3,8 @@
 
 use std::fmt::Write;
 
-use super::html::{Element, Html, element};
 use super::table::{minus, signed};
+use crate::html::{Element, Html, element};
 
 /// Styles of lines that the style sheet tells apart; further lines repeat them.
 const STYLES: usize = 8;

@@ -1,10 +1,10 @@
 //! What went through the pipeline: every stage's counts, in, out and dropped per reason, as its manifest has them.
 
-use super::html::{Html, element};
 use super::material::{Material, ROLES, Shared};
 use super::page::{Section, folded};
 use super::table::{Cell, Table};
 use crate::artefact::Summary;
+use crate::html::{Html, element};
 
 /// The section.
 pub(super) fn counts(material: &Material<'_>) -> Section {

@@ -1,12 +1,12 @@
 //! Examples in their own scripts: false negatives that the judge found, and negatives found through generated queries.
 
-use super::html::{Element, element};
 use super::material::{Material, Shared, candidates_of, language_name, lines_of};
 use super::page::Section;
 use crate::corpus::Passage;
 use crate::dataset::{Partition, Split};
 use crate::error::Result;
 use crate::generate::QuerySupplement;
+use crate::html::{Element, beginning, element};
 use crate::judge::{Judgement, QueryJudgements, Verdict};
 use crate::mine::Candidate;
 
@@ -160,23 +160,10 @@ fn foreign(tag: &'static str, partition: &Partition, text: &str) -> Element {
     element(tag).foreign(&partition.language).text(text)
 }
 
-/// The beginning of a long text, cut between graphemes.
+/// The beginning of a long text.
 fn shortened(text: &str) -> String {
-    use unicode_segmentation::UnicodeSegmentation;
-    match text.grapheme_indices(true).nth(CHARACTERS) {
-        Some((end, _)) => format!("{}…", text[..end].trim_end()),
-        None => text.to_owned(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn long_texts_are_cut_between_graphemes() {
-        assert_eq!(shortened("short"), "short");
-        let long = "के".repeat(CHARACTERS + 1);
-        assert_eq!(shortened(&long), "के".repeat(CHARACTERS) + "…");
+    match beginning(text, CHARACTERS) {
+        (beginning, false) => format!("{beginning}…"),
+        (whole, true) => whole.to_owned(),
     }
 }

@@ -1,6 +1,5 @@
 //! The front: what was done, the answer in one sentence for each arm, what a reader must not miss, and what it cost.
 
-use super::html::{Element, element};
 use super::material::{Material, seconds};
 use super::page::Section;
 use super::table::{grouped, minus, signed};
@@ -8,6 +7,7 @@ use crate::corpus::Language;
 use crate::dataset::{Dataset, Split};
 use crate::evaluate::compare::{CompareConfig, Difference, MeasureComparison, SystemComparison};
 use crate::evaluate::{Judgements, Measure};
+use crate::html::{Element, element};
 use crate::llm::Usage;
 
 /// The measure of the answer.

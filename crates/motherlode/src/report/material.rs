@@ -9,6 +9,7 @@ use super::truth::Truth;
 use super::{Arm, Experiment};
 use crate::artefact::Artefact;
 use crate::corpus::Language;
+pub(super) use crate::corpus::language_name;
 use crate::dataset::{Dataset, Partition, Split};
 use crate::error::{Error, Result};
 use crate::evaluate::Comparison;
@@ -160,31 +161,4 @@ pub(super) fn json_of<T: DeserializeOwned>(artefact: &Artefact, file: &str) -> R
 pub(super) fn seconds(artefact: &Artefact) -> Option<f64> {
     let text = std::fs::read_to_string(Path::join(artefact.folder(), "timing.json")).ok()?;
     serde_json::from_str::<serde_json::Value>(&text).ok()?.get("seconds")?.as_f64()
-}
-
-/// The English name of a language of MIRACL with its tag, or the tag alone.
-pub(super) fn language_name(language: &Language) -> String {
-    let tag = language.as_str();
-    let name = match tag {
-        "ar" => "Arabic",
-        "bn" => "Bengali",
-        "de" => "German",
-        "en" => "English",
-        "es" => "Spanish",
-        "fa" => "Persian",
-        "fi" => "Finnish",
-        "fr" => "French",
-        "hi" => "Hindi",
-        "id" => "Indonesian",
-        "ja" => "Japanese",
-        "ko" => "Korean",
-        "ru" => "Russian",
-        "sw" => "Swahili",
-        "te" => "Telugu",
-        "th" => "Thai",
-        "yo" => "Yoruba",
-        "zh" => "Chinese",
-        _ => return tag.to_owned(),
-    };
-    format!("{name} ({tag})")
 }

@@ -13,7 +13,6 @@ mod examples;
 #[cfg(test)]
 mod fixture;
 mod front;
-mod html;
 mod judging;
 mod material;
 mod negatives;

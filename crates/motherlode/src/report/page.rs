@@ -6,10 +6,10 @@ use std::io::Write;
 use std::path::Path;
 
 use super::chart::Chart;
-use super::html::{Element, Html, element};
 use super::table::Table;
 use crate::artefact::write_whole;
 use crate::error::{Error, Result};
+use crate::html::{Element, Html, element};
 
 const STYLE: &str = include_str!("page.css");
 /// Nothing is loaded, run or sent, whatever a passage holds.

@@ -1,10 +1,10 @@
 //! Provenance: the key, seed, inputs and full configuration of every artefact behind the page.
 
-use super::html::{Element, element};
 use super::material::{Material, seconds};
 use super::page::Section;
 use super::table::{Cell, Table};
 use crate::artefact::Artefact;
+use crate::html::{Element, element};
 
 /// The section.
 pub(super) fn provenance(material: &Material<'_>) -> Section {

@@ -2,7 +2,6 @@
 
 use super::chart::{Interval, intervals};
 use super::front::{HEADLINE, system_named};
-use super::html::element;
 use super::material::{Material, language_name};
 use super::page::{Section, folded};
 use super::table::{Cell, Table, minus, signed};
@@ -10,6 +9,7 @@ use crate::corpus::Language;
 use crate::dataset::Split;
 use crate::evaluate::compare::{Difference, MeasureComparison, SeedMean, SystemComparison};
 use crate::evaluate::{Judgements, Measure, pool};
+use crate::html::element;
 
 /// The measures that get tables; all others are in the CSV file.
 const SHOWN: [Measure; 2] = [HEADLINE, Measure::Recall(100)];

@@ -2,7 +2,8 @@
 
 use std::fmt::Display;
 
-use super::html::{Element, Html, element};
+use crate::html::{Element, Html, element};
+pub(super) use crate::html::{grouped, percent};
 
 /// One field: what is shown, and the plain value that goes to the CSV file.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -181,24 +182,6 @@ fn quoted(field: &str) -> String {
     } else {
         field.to_owned()
     }
-}
-
-/// A number with commas between thousands.
-pub(super) fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut grouped = String::new();
-    for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && (digits.len() - place).is_multiple_of(3) {
-            grouped.push(',');
-        }
-        grouped.push(digit);
-    }
-    grouped
-}
-
-/// A share as per cent, with one decimal.
-pub(super) fn percent(share: f64) -> String {
-    format!("{:.1} %", 100.0 * share)
 }
 
 /// A number with its sign: +, or the minus of typography.

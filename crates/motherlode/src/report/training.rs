@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use super::chart::{Chart, Line};
-use super::html::{Html, element};
 use super::material::{Material, Shared, lines_of};
 use super::page::Section;
 use super::table::{Cell, Table};
 use crate::error::Result;
+use crate::html::{Html, element};
 use crate::train::checkpoint::{StepRecord, ValidationRecord};
 
 /// Rows of the table under a chart; the CSV file of all steps has the rest.

@@ -8,6 +8,9 @@
 
 mod build;
 mod file;
+mod impact;
+mod invert;
+mod prune;
 mod rounding;
 mod search;
 
@@ -20,14 +23,14 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 pub use self::search::Bm25Index;
-use crate::artefact::{self, Artefact, Outcome, Recipe, Summary};
+use crate::artefact::{self, Artefact, Draft, Outcome, Recipe, Summary};
 use crate::corpus::Language;
-use crate::dataset::Dataset;
+use crate::dataset::{Dataset, Partition};
 use crate::error::{Error, Result};
 use crate::progress::Progress;
-use crate::text::analyse::{Analyser, Chain};
+use crate::text::analyse::{Analyser, Chain, JapaneseDictionary};
 
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
 
 /// How texts become terms and how passages are weighed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -45,7 +48,8 @@ pub struct Bm25Config {
     pub stop_words: bool,
     /// Whether words are stemmed, where the chain has a stemmer.
     pub stemming: bool,
-    /// Bytes for building an index, beyond its vocabulary. The index does not depend on it, so it is no part of the key.
+    /// Bytes for building an index, at least a mebibyte a thread. The index does not depend on it, so it is no part of the
+    /// key.
     #[serde(skip_serializing)]
     pub memory: usize,
 }
@@ -92,33 +96,76 @@ pub fn file_name(language: &Language) -> String {
     format!("{language}/bm25.bin")
 }
 
-/// Indexes every language of a data set: the stage `index`.
-pub fn index(dataset: &Dataset, config: &Bm25Config, out: &Path, progress: &Progress<'_>) -> Result<Artefact> {
-    config.validate()?;
-    let mut recipe = Recipe::new(STAGE, FORMAT, config)?.input_key("dataset", &dataset.key);
-    for partition in &dataset.partitions {
-        let language = &partition.language;
-        recipe = recipe.input_key(&format!("analyser {language}"), &config.analyser(language).name());
+/// Beside an index, the dictionary that its analyser needs.
+const DICTIONARY: &str = "words.dic";
+
+/// What is indexed.
+#[derive(Clone, Copy)]
+pub struct IndexInputs<'a> {
+    /// The data set.
+    pub dataset: &'a Dataset,
+    /// The folder of a Japanese dictionary, IPADIC's files, for chains that need one.
+    pub dictionary: Option<&'a Path>,
+}
+
+impl IndexInputs<'_> {
+    fn recipe(&self, config: &Bm25Config) -> Result<Recipe> {
+        let mut recipe = Recipe::new(STAGE, FORMAT, config)?.input_key("dataset", &self.dataset.key);
+        let mut lacks_dictionary = false;
+        for partition in &self.dataset.partitions {
+            let (language, analyser) = (&partition.language, config.analyser(&partition.language));
+            lacks_dictionary |= analyser.lacks_dictionary();
+            recipe = recipe.input_key(&format!("analyser {language}"), &analyser.name());
+        }
+        match self.dictionary {
+            Some(folder) if lacks_dictionary => Ok(recipe.input_key("dictionary", &JapaneseDictionary::key(folder)?)),
+            None if lacks_dictionary => Err(Error::config(
+                "`index.analysers`: the chain `japanese` needs a dictionary; name the folder of IPADIC's files, such as \
+                 Debian's /usr/share/mecab/dic/ipadic, or take the chain `bigrams`",
+            )),
+            _ => Ok(recipe),
+        }
     }
-    let mut draft = match artefact::draft(out, recipe)? {
+}
+
+/// Indexes every language of a data set: the stage `index`.
+pub fn index(inputs: IndexInputs<'_>, config: &Bm25Config, out: &Path, progress: &Progress<'_>) -> Result<Artefact> {
+    config.validate()?;
+    let mut draft = match artefact::draft(out, inputs.recipe(config)?)? {
         Outcome::UpToDate(artefact) => return Ok(artefact),
         Outcome::Write(draft) => draft,
     };
-    let scratch = draft.scratch()?;
     let mut summary = Summary::default();
-    for partition in &dataset.partitions {
-        let (language, corpus) = (&partition.language, &partition.corpus);
-        let file = file_name(language);
-        let path = draft.path(&file);
-        progress.begin(&format!("index {language}"), corpus.len(), "passages");
-        draft.write(&file, |output| {
-            let analyser = config.analyser(language);
-            build::Build { corpus, analyser: &analyser, config, scratch: &scratch, progress }.write(output, &path)?;
-            Ok(corpus.len() as u64)
-        })?;
-        Bm25Index::open(&path)?.describe(language, &mut summary);
+    for partition in &inputs.dataset.partitions {
+        index_language(partition, inputs.dictionary, config, &mut draft, progress)?;
+        Bm25Index::open(&draft.path(&file_name(&partition.language)))?.describe(&partition.language, &mut summary);
     }
     draft.commit(summary)
+}
+
+fn index_language(
+    partition: &Partition,
+    dictionary: Option<&Path>,
+    config: &Bm25Config,
+    draft: &mut Draft,
+    progress: &Progress<'_>,
+) -> Result<()> {
+    let (language, corpus, scratch) = (&partition.language, &partition.corpus, &draft.scratch()?);
+    let mut analyser = config.analyser(language);
+    if let Some(folder) = dictionary.filter(|_| analyser.lacks_dictionary()) {
+        let dictionary = JapaneseDictionary::compile(folder)?;
+        let file = format!("{language}/{DICTIONARY}");
+        let path = draft.path(&file);
+        draft.write(&file, |output| dictionary.write(output, &path).map(|()| 1))?;
+        analyser = analyser.with_dictionary(dictionary);
+    }
+    let file = file_name(language);
+    let path = draft.path(&file);
+    progress.begin(&format!("index {language}"), corpus.len(), "passages");
+    draft.write(&file, |output| {
+        build::Build { corpus, analyser: &analyser, config, scratch, progress }.write(output, &path)?;
+        Ok(corpus.len() as u64)
+    })
 }
 
 #[cfg(test)]

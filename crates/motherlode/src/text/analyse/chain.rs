@@ -4,9 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use super::step::Step::{
     self, ArabicNormal, ArabicStem, BengaliNormal, BengaliStem, Bigrams, Digits, Elision, EnglishStem, FinnishStem,
-    FrenchStem, HindiNormal, HindiStem, IndicNormal, IndonesianStem, Joiners, Lowercase, PersianNormal, PersianStem,
-    PlainBigrams, PlainWords, Possessive, RussianStem, Spaces, SpanishStem, Stop, TeluguNormal, TeluguStem, ThaiWords,
-    Width, Words,
+    FrenchStem, HindiNormal, HindiStem, IndicNormal, IndonesianStem, JapaneseWords, Joiners, KatakanaStem, Lowercase,
+    PersianNormal, PersianStem, PlainBigrams, PlainWords, Possessive, RussianStem, Spaces, SpanishStem, Stop,
+    TeluguNormal, TeluguStem, ThaiWords, Width, Words,
 };
 use super::stop::StopWords;
 use crate::corpus::Language;
@@ -41,6 +41,8 @@ pub enum Chain {
     Hindi,
     /// Lucene's `IndonesianAnalyzer`.
     Indonesian,
+    /// Lucene's `JapaneseAnalyzer`, over a dictionary that must be given; near to it, not the same.
+    Japanese,
     /// Lucene's `PersianAnalyzer` up to 9: no stems.
     Persian,
     /// Lucene's `PersianAnalyzer` since 10, that of Anserini 2: with stems.
@@ -74,6 +76,7 @@ impl Chain {
             Self::French => &[Words, Elision, Lowercase, Stop(StopWords::French), FrenchStem],
             Self::Hindi => &[Words, Lowercase, Digits, IndicNormal, HindiNormal, Stop(StopWords::Hindi), HindiStem],
             Self::Indonesian => &[Words, Lowercase, Stop(StopWords::Indonesian), IndonesianStem],
+            Self::Japanese => &[JapaneseWords, Stop(StopWords::Japanese), KatakanaStem, Lowercase],
             Self::Persian => &PERSIAN[..7],
             Self::PersianStemmed => &PERSIAN,
             Self::Russian => &[Words, Lowercase, Stop(StopWords::Russian), RussianStem],

@@ -11,6 +11,7 @@ mod english;
 mod indic;
 mod indic_stem;
 mod indonesian;
+mod japanese;
 mod plain;
 mod romance;
 mod step;
@@ -25,6 +26,7 @@ pub(crate) mod golden;
 use std::borrow::Cow;
 
 pub use self::chain::Chain;
+pub use self::japanese::JapaneseDictionary;
 pub use self::step::Step;
 pub use self::stop::StopWords;
 use self::words::Kind;
@@ -37,12 +39,30 @@ const VERSION: u32 = 2;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Analyser {
     steps: Vec<Step>,
+    dictionary: Option<JapaneseDictionary>,
 }
 
 impl Analyser {
     /// A chain as it is for a language.
     pub fn new(chain: Chain, language: &Language) -> Self {
-        Self { steps: chain.steps(language).to_vec() }
+        Self { steps: chain.steps(language).to_vec(), dictionary: None }
+    }
+
+    /// The same chain with a dictionary.
+    #[must_use]
+    pub fn with_dictionary(mut self, dictionary: JapaneseDictionary) -> Self {
+        self.dictionary = Some(dictionary);
+        self
+    }
+
+    /// The dictionary, where there is one.
+    pub fn dictionary(&self) -> Option<&JapaneseDictionary> {
+        self.dictionary.as_ref()
+    }
+
+    /// Whether the chain can take no text before it has a dictionary.
+    pub fn lacks_dictionary(&self) -> bool {
+        self.dictionary.is_none() && self.steps.contains(&Step::JapaneseWords)
     }
 
     /// The same chain, if not `stop_words` with all words, if not `stemming` with whole words.
@@ -57,7 +77,7 @@ impl Analyser {
         let (steps, version) = name.split_once('/')?;
         let steps: Vec<Step> = steps.split('+').map(Step::named).collect::<Option<_>>()?;
         let splits = steps.iter().filter(|step| step.splits()).count() == 1;
-        (version == VERSION.to_string() && splits).then_some(Self { steps })
+        (version == VERSION.to_string() && splits).then_some(Self { steps, dictionary: None })
     }
 
     /// The steps in order.
@@ -94,6 +114,9 @@ impl Analyser {
             Some(Step::PlainWords) => plain::words(&text, visit),
             Some(Step::PlainBigrams) => plain::bigrams(&text, visit),
             Some(Step::Spaces) => words::split_at_spaces(&text, &mut |word, _, _| visit(word)),
+            Some(Step::JapaneseWords) => {
+                self.dictionary.as_ref().expect("whoever takes this chain gives it a dictionary").words(&text, visit);
+            }
             Some(Step::ThaiWords) => thai::split(&text, &mut |word, _, _| visit(word)),
             _ => words::split(&text, &mut |word, _, _| visit(word)),
         }

@@ -3,7 +3,7 @@
 use frostem::{Algorithm, Stemmer};
 
 use super::stop::{LISTS, StopWords};
-use super::{arabic, characters, english, indic, indic_stem, indonesian, romance};
+use super::{arabic, characters, english, indic, indic_stem, indonesian, japanese, romance};
 
 /// One step of a chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,6 +20,8 @@ pub enum Step {
     Spaces,
     /// Splits: words of Thai by a dictionary.
     ThaiWords,
+    /// Splits: words of Japanese in their base forms, by a dictionary that must be given.
+    JapaneseWords,
     /// Half- and full-width characters get their usual width.
     Width,
     /// Lower case.
@@ -68,23 +70,26 @@ pub enum Step {
     FinnishStem,
     /// Snowball's stems of Russian.
     RussianStem,
+    /// Katakana without a prolonged sound at the end.
+    KatakanaStem,
 }
 
 use Step::{
     ArabicNormal, ArabicStem, BengaliNormal, BengaliStem, Bigrams, Digits, Elision, EnglishStem, FinnishStem,
-    FrenchStem, HindiNormal, HindiStem, IndicNormal, IndonesianStem, Joiners, Lowercase, PersianNormal, PersianStem,
-    PlainBigrams, PlainWords, Possessive, RussianStem, Spaces, SpanishStem, Stop, TeluguNormal, TeluguStem, ThaiWords,
-    Width, Words,
+    FrenchStem, HindiNormal, HindiStem, IndicNormal, IndonesianStem, JapaneseWords, Joiners, KatakanaStem, Lowercase,
+    PersianNormal, PersianStem, PlainBigrams, PlainWords, Possessive, RussianStem, Spaces, SpanishStem, Stop,
+    TeluguNormal, TeluguStem, ThaiWords, Width, Words,
 };
 
 /// Every step with its name, stop words apart.
-const NAMES: [(Step, &str); 29] = [
+const NAMES: [(Step, &str); 31] = [
     (PlainWords, "plain-words"),
     (PlainBigrams, "plain-bigrams"),
     (Joiners, "joiners"),
     (Words, "words"),
     (Spaces, "spaces"),
     (ThaiWords, "thai-words"),
+    (JapaneseWords, "japanese-words"),
     (Width, "width"),
     (Lowercase, "lowercase"),
     (Bigrams, "bigrams"),
@@ -108,6 +113,7 @@ const NAMES: [(Step, &str); 29] = [
     (IndonesianStem, "indonesian-stem"),
     (FinnishStem, "finnish-stem"),
     (RussianStem, "russian-stem"),
+    (KatakanaStem, "katakana-stem"),
 ];
 
 impl Step {
@@ -127,7 +133,7 @@ impl Step {
     }
 
     pub(super) fn splits(self) -> bool {
-        matches!(self, PlainWords | PlainBigrams | Words | Spaces | ThaiWords)
+        matches!(self, PlainWords | PlainBigrams | Words | Spaces | ThaiWords | JapaneseWords)
     }
 
     pub(super) fn stems(self) -> bool {
@@ -144,6 +150,7 @@ impl Step {
                 | IndonesianStem
                 | FinnishStem
                 | RussianStem
+                | KatakanaStem
         )
     }
 
@@ -173,7 +180,8 @@ impl Step {
             IndonesianStem => indonesian::stem(term),
             FinnishStem => snowball(Algorithm::Finnish, term),
             RussianStem => snowball(Algorithm::Russian, term),
-            PlainWords | PlainBigrams | Joiners | Words | Spaces | ThaiWords | Bigrams => {}
+            KatakanaStem => japanese::stem_katakana(term),
+            PlainWords | PlainBigrams | Joiners | Words | Spaces | ThaiWords | JapaneseWords | Bigrams => {}
         }
         true
     }

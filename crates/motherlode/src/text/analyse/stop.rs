@@ -22,6 +22,8 @@ pub enum StopWords {
     Hindi,
     /// Indonesian.
     Indonesian,
+    /// Japanese, base forms.
+    Japanese,
     /// Persian, after spelling variants are made alike.
     Persian,
     /// Russian.
@@ -55,7 +57,7 @@ macro_rules! lists {
 
 lists!(
     Arabic "ar", Bengali "bn", Cjk "cjk", English "en", Finnish "fi", French "fr", Hindi "hi", Indonesian "id",
-    Persian "fa", Russian "ru", Spanish "es", Telugu "te", Thai "th"
+    Japanese "ja", Persian "fa", Russian "ru", Spanish "es", Telugu "te", Thai "th"
 );
 
 fn read(lines: &str) -> Words {

@@ -1,72 +1,85 @@
 //! A page as a tree of elements: every text and attribute is escaped on its way in, so passages cannot become markup.
+//!
+//! The report and the inspector are written with it, and share the colours and letters of [`THEME`].
 
 use std::fmt::{Display, Write};
 
+/// The style sheet that all pages begin with: colours for light and dark, letters, links, tables.
+pub(crate) const THEME: &str = include_str!("theme.css");
+
 /// Finished markup. Only elements and constants of this program become one.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Html(String);
+pub(crate) struct Html(String);
 
 impl Html {
     /// The markup as it stands in the file.
-    pub(super) fn as_str(&self) -> &str {
+    pub(crate) fn as_str(&self) -> &str {
         &self.0
     }
 
     /// Text, escaped.
-    pub(super) fn text(text: impl Display) -> Self {
+    pub(crate) fn text(text: impl Display) -> Self {
         Self(escape(&text.to_string()))
     }
 
-    /// A style sheet that is part of this program.
-    pub(super) fn style(sheet: &'static str) -> Self {
-        Self(format!("<style>\n{sheet}</style>"))
+    /// The theme and a style sheet that is part of this program.
+    pub(crate) fn style(sheet: &'static str) -> Self {
+        Self(format!("<style>\n{THEME}{sheet}</style>"))
     }
 }
 
 /// An element under construction.
 #[derive(Debug, Clone)]
-pub(super) struct Element {
+pub(crate) struct Element {
     name: &'static str,
     attributes: String,
     content: String,
 }
 
 /// An element without attributes and content.
-pub(super) fn element(name: &'static str) -> Element {
+pub(crate) fn element(name: &'static str) -> Element {
     Element { name, attributes: String::new(), content: String::new() }
 }
 
 impl Element {
     /// Adds an attribute; the value is escaped.
-    pub(super) fn attribute(mut self, name: &'static str, value: impl Display) -> Self {
+    pub(crate) fn attribute(mut self, name: &'static str, value: impl Display) -> Self {
         self.attributes += &format!(" {name}=\"{}\"", escape(&value.to_string()));
         self
     }
 
     /// Sets the class.
-    pub(super) fn class(self, class: impl Display) -> Self {
+    pub(crate) fn class(self, class: impl Display) -> Self {
         self.attribute("class", class)
     }
 
     /// Marks the content as another's words in a language: its fonts, and its direction by its first strong letter,
     /// kept apart from the direction of what stands around it.
-    pub(super) fn foreign(self, language: impl Display) -> Self {
+    pub(crate) fn foreign(self, language: impl Display) -> Self {
         self.attribute("lang", language).attribute("dir", "auto")
     }
 
+    /// Adds an attribute without a value, such as `checked`, if it holds.
+    pub(crate) fn flag(mut self, name: &'static str, holds: bool) -> Self {
+        if holds {
+            self.attributes += &format!(" {name}");
+        }
+        self
+    }
+
     /// Appends text, escaped.
-    pub(super) fn text(self, text: impl Display) -> Self {
+    pub(crate) fn text(self, text: impl Display) -> Self {
         self.child(Html::text(text))
     }
 
     /// Appends markup.
-    pub(super) fn child(mut self, child: impl Into<Html>) -> Self {
+    pub(crate) fn child(mut self, child: impl Into<Html>) -> Self {
         self.content += child.into().as_str();
         self
     }
 
     /// Appends several pieces of markup.
-    pub(super) fn children<T: Into<Html>>(self, children: impl IntoIterator<Item = T>) -> Self {
+    pub(crate) fn children<T: Into<Html>>(self, children: impl IntoIterator<Item = T>) -> Self {
         children.into_iter().fold(self, Self::child)
     }
 }
@@ -75,7 +88,7 @@ impl From<Element> for Html {
     fn from(element: Element) -> Self {
         let Element { name, attributes, content } = element;
         let mut markup = format!("<{name}{attributes}>");
-        if !matches!(name, "meta" | "br") {
+        if !matches!(name, "meta" | "br" | "link" | "input") {
             write!(markup, "{content}</{name}>").expect("a string takes everything");
         }
         Self(markup)
@@ -83,7 +96,7 @@ impl From<Element> for Html {
 }
 
 /// Text as it must stand in an element or a quoted attribute. Control characters, which HTML forbids, become U+FFFD.
-pub(super) fn escape(text: &str) -> String {
+pub(crate) fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for character in text.chars() {
         match character {
@@ -98,6 +111,33 @@ pub(super) fn escape(text: &str) -> String {
         }
     }
     escaped
+}
+
+/// A number with commas between thousands.
+pub(crate) fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut grouped = String::new();
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+            grouped.push(',');
+        }
+        grouped.push(digit);
+    }
+    grouped
+}
+
+/// A share as per cent, with one decimal.
+pub(crate) fn percent(share: f64) -> String {
+    format!("{:.1} %", 100.0 * share)
+}
+
+/// The beginning of a long text, so many graphemes of it, and whether that is all of it.
+pub(crate) fn beginning(text: &str, graphemes: usize) -> (&str, bool) {
+    use unicode_segmentation::UnicodeSegmentation;
+    match text.grapheme_indices(true).nth(graphemes) {
+        Some((end, _)) => (text[..end].trim_end(), false),
+        None => (text, true),
+    }
 }
 
 #[cfg(test)]
@@ -119,6 +159,12 @@ mod tests {
         let cells = ["a", "b"].map(|text| element("td").text(text));
         let html: Html = element("tr").child(element("br")).children(cells).into();
         assert_eq!(html.as_str(), "<tr><br><td>a</td><td>b</td></tr>");
+    }
+
+    #[test]
+    fn long_texts_are_cut_between_graphemes() {
+        assert_eq!(beginning("short", 5), ("short", true));
+        assert_eq!(beginning(&"के".repeat(9), 8), ("के".repeat(8).as_str(), false));
     }
 
     #[test]

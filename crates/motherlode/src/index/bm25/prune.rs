@@ -1,0 +1,295 @@
+//! The best passages of a query without reading all postings of its terms, and yet exactly.
+//!
+//! Passages are scored in windows, those first in which the terms can bring most, until no window is left that can reach
+//! the score which the last of the best has. In a window, terms that together cannot lift a passage to that score are left
+//! for later: only passages with another term are candidates, and they are looked up in the postings that were left for as
+//! long as they can still be among the best. Sources: `MaxScore` (Turtle and Flood 1995), bounds by blocks (Ding and Suel
+//! 2011).
+//!
+//! Sums are of f32 in f64, as Lucene has them: exact in any order unless one part of a score is 2²⁹ times another. A bound
+//! is raised by more than rounding could ever lose.
+
+use std::borrow::Cow;
+use std::ops::Range;
+
+use super::file::WINDOW;
+use super::impact::{Impacts, score};
+use crate::corpus::PassageIndex;
+use crate::index::top::Best;
+use crate::run::{Ranking, Scored};
+
+/// Postings whose scores are computed before they are added.
+const BLOCK: usize = 256;
+const SLACK: f64 = 1.0 + 1e-12;
+
+/// One term's postings.
+pub(super) struct PostingList<'a> {
+    /// idf, times how often the query has the term.
+    pub(super) weight: f32,
+    /// Ascending.
+    pub(super) passages: &'a [u32],
+    pub(super) weights: &'a [u16],
+    /// For each window where its postings end.
+    pub(super) ends: Cow<'a, [u32]>,
+    /// For each window the highest impact.
+    pub(super) highest: Cow<'a, [f32]>,
+}
+
+impl PostingList<'_> {
+    fn within(&self, window: usize) -> Range<usize> {
+        let start = if window == 0 { 0 } else { self.ends[window - 1] as usize };
+        start..self.ends[window] as usize
+    }
+}
+
+/// The best `depth` passages, at least one, in THE order.
+pub(super) fn search(
+    lists: &[PostingList<'_>],
+    impacts: &Impacts,
+    depth: usize,
+    id_ranks: &[u32],
+    sums: &mut Sums,
+) -> Ranking {
+    let mut best = Best::new(depth, f32::MIN_POSITIVE);
+    let mut parts = Vec::new();
+    for (most, window) in windows_by_bound(lists) {
+        if !reaches(most, best.floor()) {
+            break;
+        }
+        parts.clear();
+        parts.extend(lists.iter().map(|list| Part::new(list, window)).filter(|part| part.bound > 0.0));
+        let (left, read) = split(&mut parts, best.floor());
+        let start = (window * WINDOW) as u32;
+        read.iter().for_each(|part| sums.add(part, start, impacts));
+        sums.drain(|place, sum| {
+            let passage = start + place as u32;
+            if let Some(score) = complete(sum, passage, left, best.floor(), impacts) {
+                best.push(Scored { passage: PassageIndex(passage), score }, id_ranks);
+            }
+        });
+    }
+    best.into_ranking(id_ranks)
+}
+
+/// Whether a sum that is rounded to f32 can be among the best.
+#[inline]
+fn reaches(sum: f64, floor: f32) -> bool {
+    (sum * SLACK) as f32 >= floor
+}
+
+/// The most that a passage of each window can score, the highest first, with the window.
+fn windows_by_bound(lists: &[PostingList<'_>]) -> Vec<(f64, usize)> {
+    let mut bounds = vec![0.0; lists.first().map_or(0, |list| list.ends.len())];
+    for list in lists {
+        for (bound, highest) in bounds.iter_mut().zip(list.highest.iter()) {
+            *bound += f64::from(score(list.weight, *highest));
+        }
+    }
+    let windows = bounds.into_iter().enumerate().filter(|(_, bound)| *bound > 0.0);
+    let mut windows: Vec<(f64, usize)> = windows.map(|(window, bound)| (bound, window)).collect();
+    windows.sort_unstable_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
+    windows
+}
+
+/// The postings of one term in one window.
+struct Part<'a> {
+    weight: f32,
+    passages: &'a [u32],
+    weights: &'a [u16],
+    /// The most that the term brings here.
+    bound: f64,
+    /// The most that it and those after it bring.
+    rest: f64,
+}
+
+impl<'a> Part<'a> {
+    fn new(list: &PostingList<'a>, window: usize) -> Self {
+        let range = list.within(window);
+        let passages = list.passages.get(range.clone()).unwrap_or_default();
+        let weights = list.weights.get(range).unwrap_or_default();
+        let bound = f64::from(score(list.weight, list.highest[window]));
+        Self { weight: list.weight, passages, weights, bound, rest: bound }
+    }
+
+    /// What the term brings to a passage; asked in ascending order of passages.
+    fn score_of(&mut self, passage: u32, impacts: &Impacts) -> f64 {
+        let before = count_below(self.passages, passage);
+        (self.passages, self.weights) = (&self.passages[before..], &self.weights[before..]);
+        match (self.passages.first(), self.weights.first()) {
+            (Some(first), Some(weight)) if *first == passage => f64::from(score(self.weight, impacts.of(*weight))),
+            _ => 0.0,
+        }
+    }
+}
+
+/// Parts to leave for later, which together cannot reach `floor`, and parts to read.
+///
+/// First to be left is what brings little for many postings; what brings most is first to be looked up.
+fn split<'p, 'a>(parts: &'p mut [Part<'a>], floor: f32) -> (&'p mut [Part<'a>], &'p [Part<'a>]) {
+    let worth = |part: &Part<'_>| part.bound / part.passages.len() as f64;
+    parts.sort_unstable_by(|a, b| worth(a).total_cmp(&worth(b)));
+    let (mut count, mut rest) = (0, 0.0);
+    for place in 0..parts.len() {
+        if !reaches(rest + parts[place].bound, floor) {
+            rest += parts[place].bound;
+            parts.swap(count, place);
+            count += 1;
+        }
+    }
+    let (left, read) = parts.split_at_mut(count);
+    left.sort_unstable_by(|a, b| b.bound.total_cmp(&a.bound));
+    let mut rest = 0.0;
+    for part in left.iter_mut().rev() {
+        rest += part.bound;
+        part.rest = rest;
+    }
+    (left, read)
+}
+
+/// The score of a passage whose other terms bring `sum`; none if it is below `floor`.
+fn complete(sum: f64, passage: u32, left: &mut [Part<'_>], floor: f32, impacts: &Impacts) -> Option<f32> {
+    let mut sum = sum;
+    for part in left {
+        if !reaches(sum + part.rest, floor) {
+            return None;
+        }
+        sum += part.score_of(passage, impacts);
+    }
+    let score = sum as f32;
+    (score >= floor).then_some(score)
+}
+
+/// How many of the passages come before `end`: steps that double, then halves.
+fn count_below(passages: &[u32], end: u32) -> usize {
+    let mut bound = 1;
+    while passages.get(bound - 1).is_some_and(|passage| *passage < end) {
+        bound *= 2;
+    }
+    let known = bound / 2;
+    let within = &passages[known..bound.min(passages.len())];
+    known + within.partition_point(|passage| *passage < end)
+}
+
+/// Sums of scores of one window of passages, and which of them have any.
+pub(super) struct Sums {
+    sums: Vec<f64>,
+    touched: Vec<u64>,
+}
+
+impl Default for Sums {
+    fn default() -> Self {
+        Self { sums: vec![0.0; WINDOW], touched: vec![0; WINDOW / 64] }
+    }
+}
+
+impl Sums {
+    /// Adds what a term brings; `start` is the first passage of the window.
+    fn add(&mut self, part: &Part<'_>, start: u32, impacts: &Impacts) {
+        let (sums, touched) = (&mut self.sums[..WINDOW], &mut self.touched[..WINDOW / 64]);
+        let mut scores = [0.0_f32; BLOCK];
+        for (passages, weights) in part.passages.chunks(BLOCK).zip(part.weights.chunks(BLOCK)) {
+            let scores = &mut scores[..weights.len()];
+            for (score, weight) in scores.iter_mut().zip(weights) {
+                *score = impacts.of(*weight);
+            }
+            for impact in &mut *scores {
+                *impact = score(part.weight, *impact);
+            }
+            for (passage, score) in passages.iter().zip(&*scores) {
+                let place = passage.wrapping_sub(start) as usize;
+                if place < WINDOW {
+                    sums[place] += f64::from(*score);
+                    touched[place / 64] |= 1 << (place % 64);
+                }
+            }
+        }
+    }
+
+    /// Visits every sum in order of passages, and sets all to zero.
+    fn drain(&mut self, mut visit: impl FnMut(usize, f64)) {
+        for (number, touched) in self.touched.iter_mut().enumerate() {
+            let mut left = std::mem::take(touched);
+            while left != 0 {
+                let place = number * 64 + left.trailing_zeros() as usize;
+                left &= left - 1;
+                visit(place, std::mem::take(&mut self.sums[place]));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::file::Numbers;
+    use super::super::impact::windows_of;
+    use super::super::rounding::round_length;
+    use super::*;
+    use proptest::prelude::*;
+
+    const PASSAGES: usize = 5 * WINDOW / 2;
+
+    fn impacts() -> Impacts {
+        let numbers =
+            Numbers { passages: PASSAGES as u64, counted: 1, tokens: 50, k1: 0.9, b: 0.4, ..Numbers::default() };
+        Impacts::new(&numbers)
+    }
+
+    /// A term's postings: every passage with a chance, in one stretch of the corpus more than elsewhere.
+    fn postings(keyed: &mut impl FnMut() -> u32, share: u32) -> (Vec<u32>, Vec<u16>) {
+        let dense = keyed() % PASSAGES as u32;
+        let is_in = |passage: u32, chance: u32| {
+            let share = if passage.abs_diff(dense) < 500 { 30 * share } else { share };
+            chance % 10_000 < share
+        };
+        let passages: Vec<u32> = (0..PASSAGES as u32).filter(|passage| is_in(*passage, keyed())).collect();
+        let weight = |_: &u32| u16::from(round_length(20 + keyed() % 90)) << 8 | (1 + keyed() % 4) as u16;
+        let weights = passages.iter().map(weight).collect();
+        (passages, weights)
+    }
+
+    /// All passages with all their scores, sorted.
+    fn exhaustive(lists: &[PostingList<'_>], impacts: &Impacts, depth: usize, id_ranks: &[u32]) -> Ranking {
+        let mut sums = vec![0.0; PASSAGES];
+        for list in lists {
+            for (passage, weight) in list.passages.iter().zip(list.weights) {
+                sums[*passage as usize] += f64::from(score(list.weight, impacts.of(*weight)));
+            }
+        }
+        let scored = |(index, sum): (usize, &f64)| Scored { passage: PassageIndex(index as u32), score: *sum as f32 };
+        let mut all: Ranking = sums.iter().enumerate().map(scored).filter(|scored| scored.score > 0.0).collect();
+        all.sort_by(|a, b| crate::run::rank_order(a, b, id_ranks));
+        all.truncate(depth);
+        all
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn the_best_are_those_of_all(seed in 1_u32.., terms in 1_usize..9, depth in 1_usize..300) {
+            let mut state = seed;
+            let mut keyed = move || {
+                state ^= state << 13;
+                state ^= state >> 17;
+                state ^= state << 5;
+                state
+            };
+            let impacts = impacts();
+            let all: Vec<(Vec<u32>, Vec<u16>)> = (0..terms)
+                .map(|term| postings(&mut keyed, [1, 20, 300, 4000][term % 4]))
+                .collect();
+            let windows = PASSAGES.div_ceil(WINDOW);
+            let lists: Vec<PostingList<'_>> = all.iter().map(|(passages, weights)| {
+                let pairs = passages.iter().copied().zip(weights.iter().copied());
+                let (ends, highest) = windows_of(pairs, windows, &impacts);
+                let weight = (1.0 + PASSAGES as f32 / (passages.len() as f32 + 0.5)).ln();
+                PostingList { weight, passages, weights, ends: ends.into(), highest: highest.into() }
+            }).collect();
+            let id_ranks: Vec<u32> = (0..PASSAGES as u32).map(|index| index ^ 1).collect();
+            let mut sums = Sums::default();
+            let expected = exhaustive(&lists, &impacts, depth, &id_ranks);
+            for _ in 0..2 {
+                prop_assert_eq!(&search(&lists, &impacts, depth, &id_ranks, &mut sums), &expected);
+            }
+        }
+    }
+}
