@@ -38,8 +38,9 @@ mod packed {
     use crate::kernel::operand::{Panels, View};
     use crate::kernel::tiles::{Bfloat16Unit, SIDE, SPAN, SQUARE, Session, Sums, Tile};
 
-    /// Inner indices taken together: two rows and two columns of tiles of this depth fill the first-level cache.
-    const DEPTH: usize = 12 * SPAN;
+    /// Inner indices taken together: long, since every part reads and writes the result once more, yet so that two columns of
+    /// tiles leave the second-level cache room for the packed rows.
+    const DEPTH: usize = 48 * SPAN;
     /// Rows of `left` packed together.
     const BLOCK: usize = 8 * SQUARE;
 

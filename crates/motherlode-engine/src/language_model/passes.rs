@@ -155,8 +155,18 @@ impl Decoder {
     fn read(&self, before: Option<&Arc<Context>>, tokens: &[u32], working: &mut Working) -> Context {
         let context = Context::new(before.cloned(), self.layers.len());
         let mut text = Text { name: (0, 0), context, pending: tokens.to_vec() };
-        self.read_all(std::slice::from_mut(&mut text), working, |_, _| {});
+        self.shorten(&mut text, working);
+        self.pass(std::slice::from_mut(&mut text), working);
         text.context
+    }
+
+    /// Takes the beginning of what is pending through the layers until the rest fits into a pass; no single token is left.
+    fn shorten(&self, text: &mut Text, working: &mut Working) {
+        while text.pending.len() > PASS {
+            let rest = text.pending.split_off(PASS.min(text.pending.len() - 2));
+            self.pass(std::slice::from_mut(text), working);
+            text.pending = rest;
+        }
     }
 
     fn wave(&self, wave: &Wave, root: Option<&Arc<Context>>, choose: &Choose, working: &mut Working) -> Result<()> {
@@ -204,12 +214,7 @@ impl Decoder {
             });
             let count = fitting.count();
             if count == 0 {
-                // One long text, of which a pass takes a part; a single token must not be left.
-                let all = std::mem::take(&mut rest[0].pending);
-                let (part, after) = all.split_at(PASS.min(all.len() - 2));
-                rest[0].pending = part.to_vec();
-                self.pass(&mut rest[..1], working);
-                rest[0].pending = after.to_vec();
+                self.shorten(&mut rest[0], working);
                 continue;
             }
             let (now, later) = rest.split_at_mut(count);

@@ -65,8 +65,7 @@ impl Speech {
     /// Takes the scores of the next token and says what comes then.
     pub(super) fn next(&mut self, scores: &[f32], chat: &Chat) -> Result<Next> {
         let Some(fields) = &mut self.fields else {
-            let all: Vec<u32> = (0..scores.len() as u32).collect();
-            let token = all[self.choose(&all, scores)];
+            let token = self.choose(scores) as u32;
             if chat.ends(token) {
                 return Ok(Next::End);
             }
@@ -76,7 +75,8 @@ impl Speech {
         let field = fields.pop().expect("there is a field while labels are chosen");
         let last = fields.is_empty();
         let labels = std::mem::take(&mut self.labels);
-        let chosen = self.choose(&labels, scores);
+        let of_labels: Vec<f32> = labels.iter().map(|label| scores[*label as usize]).collect();
+        let chosen = self.choose(&of_labels);
         self.text.push_str(&format!("\"{}\": {}", field.name, field.labels[chosen]));
         self.tokens.push(labels[chosen]);
         if last {
@@ -120,16 +120,16 @@ impl Speech {
         Ok(written)
     }
 
-    /// The place of the chosen one of `tokens`: the likeliest, the first of equals, or one drawn as `temperature` and
+    /// The place of the chosen one of `scores`: the likeliest, the first of equals, or one drawn as `temperature` and
     /// `top_p` say.
-    fn choose(&mut self, tokens: &[u32], scores: &[f32]) -> usize {
-        let score = |place: usize| f64::from(scores[tokens[place] as usize]);
-        let best = (1..tokens.len()).fold(0, |best, place| if score(place) > score(best) { place } else { best });
+    fn choose(&mut self, scores: &[f32]) -> usize {
+        let score = |place: usize| f64::from(scores[place]);
+        let best = (1..scores.len()).fold(0, |best, place| if score(place) > score(best) { place } else { best });
         if self.temperature <= 0.0 {
             return best;
         }
         let weight = |place: usize| ((score(place) - score(best)) / self.temperature).exp();
-        let mut order: Vec<(usize, f64)> = (0..tokens.len()).map(|place| (place, weight(place))).collect();
+        let mut order: Vec<(usize, f64)> = (0..scores.len()).map(|place| (place, weight(place))).collect();
         order.sort_by(|left, right| right.1.total_cmp(&left.1).then(left.0.cmp(&right.0)));
         let total: f64 = order.iter().map(|(_, weight)| weight).sum();
         let mut kept = 0.0;
