@@ -1,6 +1,6 @@
 """Does a model that `instruct` tuned give the same scores in peft and transformers as in Motherlode?
 
-    python -m venv venv && venv/bin/pip install torch transformers==4.57.1 peft==0.18.0
+    python -m venv venv && venv/bin/pip install torch==2.15.0 transformers==5.24.0 peft==0.21.2
     cargo build --release -p motherlode-engine --example scores
     venv/bin/python tests/scripts/same_scores.py MODEL ARTEFACT target/release/examples/scores
 

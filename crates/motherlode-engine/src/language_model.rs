@@ -166,7 +166,7 @@ impl<'a> Reader<'a> {
         }
         check_masks(file.path(), &shape)?;
         let family = config["model_type"].as_str().unwrap_or_default().to_owned();
-        Ok(Self { file, family, shape })
+        Ok(Self { file, shape, family })
     }
 
     fn tensor(&self, name: &str, rows: usize, columns: usize) -> Result<Tensor> {

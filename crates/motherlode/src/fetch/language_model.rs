@@ -113,7 +113,8 @@ impl<'a> Model<'a> {
         summary.count("tensors", self.tensors.len());
         summary.count("parameters", self.tensors.iter().map(|named| named.shape.iter().product::<usize>()).sum());
         let kinds = self.tensors.iter().map(|named| named.tensor.quantisation);
-        let rounded: BTreeSet<String> = kinds.filter(|kind| is_rounded(*kind)).map(|kind| format!("{kind:?}")).collect();
+        let rounded: BTreeSet<String> =
+            kinds.filter(|kind| is_rounded(*kind)).map(|kind| format!("{kind:?}")).collect();
         if !rounded.is_empty() {
             let kinds: Vec<String> = rounded.into_iter().collect();
             summary.note(format!("the weights were rounded to {} by whoever made the file", kinds.join(", ")));

@@ -103,7 +103,8 @@ mod tests {
     fn all_languages_of_an_id_are_set_aside_together() {
         let balanced = balance([lessons("en", 10), lessons("fi", 10)].concat(), &config(0.3), 1);
         let aside = |tag: &str| -> BTreeSet<&str> {
-            let of_language = balanced.lessons.iter().map(|it| &it.instruction).filter(|it| it.language.as_str() == tag);
+            let of_language =
+                balanced.lessons.iter().map(|it| &it.instruction).filter(|it| it.language.as_str() == tag);
             of_language.filter(|it| it.validation).map(|it| it.id.as_str()).collect()
         };
         assert_eq!((aside("en").len(), aside("en")), (3, aside("fi")));

@@ -28,7 +28,7 @@ const COPIED: [&str; 8] = [
 ];
 
 /// What was made of the instructions.
-pub(super) struct Lessons {
+pub(super) struct Material {
     pub(super) lessons: Vec<Lesson>,
     pub(super) dropped: Vec<Dropped>,
     pub(super) summary: Summary,
@@ -39,10 +39,10 @@ pub(super) fn export(
     mut draft: Draft,
     inputs: &InstructInputs,
     config: &InstructConfig,
-    lessons: &Lessons,
+    lessons: &Material,
     learner: &Learner,
 ) -> Result<Artefact> {
-    let Lessons { lessons, dropped, summary } = lessons;
+    let Material { lessons, dropped, summary } = lessons;
     let mut summary = summary.clone();
     summarise(&mut summary, learner);
     draft.write_lines("instructions.jsonl", lessons.iter().map(|lesson| &lesson.instruction))?;

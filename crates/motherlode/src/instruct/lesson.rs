@@ -5,8 +5,8 @@ use rayon::prelude::*;
 use super::{Dropped, Instruction, Reason};
 use crate::engine::TokenBatch;
 use crate::error::Result;
-use crate::llm::chat::Chat;
 use crate::llm::Message;
+use crate::llm::chat::Chat;
 
 /// An instruction in tokens.
 #[derive(Debug, Clone)]
@@ -31,11 +31,7 @@ impl Lesson {
 ///
 /// # Errors
 /// A chat template that has no place for a question and an answer.
-pub(super) fn lessons(
-    all: Vec<Instruction>,
-    chat: &Chat,
-    max_tokens: usize,
-) -> Result<(Vec<Lesson>, Vec<Dropped>)> {
+pub(super) fn lessons(all: Vec<Instruction>, chat: &Chat, max_tokens: usize) -> Result<(Vec<Lesson>, Vec<Dropped>)> {
     let lesson = |instruction: Instruction| {
         let (prompt, answer) = exchange(&instruction, chat)?;
         Ok(Lesson { instruction, prompt, answer })
@@ -47,7 +43,8 @@ pub(super) fn lessons(
 
 /// The tokens before the answer, and the answer's.
 pub(super) fn exchange(it: &Instruction, chat: &Chat) -> Result<(Vec<u32>, Vec<u32>)> {
-    let question = if it.input.is_empty() { it.instruction.clone() } else { format!("{}\n\n{}", it.instruction, it.input) };
+    let question =
+        if it.input.is_empty() { it.instruction.clone() } else { format!("{}\n\n{}", it.instruction, it.input) };
     chat.exchange(&[Message::user(question)], &it.output)
 }
 

@@ -39,11 +39,7 @@ pub(super) fn read(reply: &str, source: &Instruction) -> Option<[String; 3]> {
         let text = if source.contains("</") { text.replace("< /", "</") } else { text.to_owned() };
         Some(text.trim().to_owned()).filter(|text| !text.is_empty())
     };
-    Some([
-        part("instruction", &source.instruction)?,
-        part("input", &source.input)?,
-        part("output", &source.output)?,
-    ])
+    Some([part("instruction", &source.instruction)?, part("input", &source.input)?, part("output", &source.output)?])
 }
 
 #[cfg(test)]
@@ -64,7 +60,7 @@ mod tests {
     }
 
     /// Golden, Python 3.11 with blake3 1.0.11, independent of this code: as in `generate/prompt.rs`, with
-    /// `RULES.rstrip().replace("{language}", "Swahili (sw)")` and the three fences joined by "\n"; max_tokens
+    /// `RULES.rstrip().replace("{language}", "Swahili (sw)")` and the three fences joined by "\n"; `max_tokens`
     /// 6 · (5 + 4 + 3) + 100.
     #[test]
     fn the_prompt_is_fixed() {
@@ -72,7 +68,7 @@ mod tests {
         assert_eq!(request.parameters.max_tokens, 178);
         assert_eq!(request.messages[1].content.matches("</output>").count(), 1, "no text closes its fence");
         assert!(request.messages[0].content.contains("Swahili (sw)") && request.messages[0].content.contains("{name}"));
-        assert_eq!(request.key(), "GOLDEN");
+        assert_eq!(request.key(), "606e1983397ad023740f656e90b07f31");
     }
 
     #[test]

@@ -50,8 +50,8 @@ pub(super) fn read(path: &Path) -> Result<Vec<Instruction>> {
 
 /// The elements of an array, each with its number.
 fn array(path: &Path, text: &str) -> Result<Vec<(u64, Record)>> {
-    let records: Vec<Record> = serde_json::from_str(text)
-        .map_err(|error| Error::line(path, error.line() as u64, expected(&error)))?;
+    let records: Vec<Record> =
+        serde_json::from_str(text).map_err(|error| Error::line(path, error.line() as u64, expected(&error)))?;
     Ok((1..).zip(records).collect())
 }
 
@@ -107,10 +107,10 @@ mod tests {
         assert_eq!((lines[0].instruction.as_str(), lines[0].input.as_str()), ("Summarise.", ""));
         assert_eq!((lines[0].id.as_str(), lines[0].language.as_str()), ("1", "en"));
         assert_eq!((lines[1].id.as_str(), lines[1].language.as_str()), ("7", "sw"));
-        assert_eq!((&lines[1].provenance, &array[1].provenance), (
-            &Provenance::Given { line: 3 },
-            &Provenance::Given { line: 2 }
-        ));
+        assert_eq!(
+            (&lines[1].provenance, &array[1].provenance),
+            (&Provenance::Given { line: 3 }, &Provenance::Given { line: 2 })
+        );
         assert_eq!(array[0], lines[0]);
     }
 

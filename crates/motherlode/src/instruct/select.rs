@@ -116,7 +116,15 @@ mod tests {
     fn instruction(id: &str, language: &str, texts: [&str; 3]) -> Instruction {
         let [instruction, input, output] = texts.map(str::to_owned);
         let (id, language) = (id.to_owned(), Language::new(language).unwrap());
-        Instruction { id, language, instruction, input, output, provenance: Provenance::Given { line: 1 }, validation: false }
+        Instruction {
+            id,
+            language,
+            instruction,
+            input,
+            output,
+            provenance: Provenance::Given { line: 1 },
+            validation: false,
+        }
     }
 
     fn reason(texts: [&str; 3], select: Select) -> Option<Reason> {
@@ -129,7 +137,9 @@ mod tests {
         for asks in ["Summarize the text.", "Write a synopsis", "Condense this!", "TL;DR please", "Give a summary"] {
             assert_eq!(reason([asks, text, "Rivers."], Select::Summaries), None, "{asks}");
         }
-        for asks in ["What is the main idea?", "Describe it in one short sentence", "Write a headline", "Say it in 20 words"] {
+        for asks in
+            ["What is the main idea?", "Describe it in one short sentence", "Write a headline", "Say it in 20 words"]
+        {
             assert_eq!(reason([asks, text, "Rivers."], Select::Summaries), Some(Reason::OtherTask), "{asks}");
             assert_eq!(reason([asks, text, "Rivers."], Select::Condensing), None, "{asks}");
         }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::balance::{Balanced, balance};
 use super::config::InstructConfig;
-use super::export::{Lessons, export};
+use super::export::{Material, export};
 use super::learn::{Learner, options};
 use super::lesson::{exchange, lessons};
 use super::read::read;
@@ -86,8 +86,7 @@ pub fn instruct(
     let school = School::open(inputs, config, seed)?;
     let lessons = school.lessons(llm, progress)?;
     let scratch = draft.scratch()?;
-    let mut learner =
-        Learner::open(inputs.engine, inputs.model, &lessons.lessons, (config, seed), scratch, progress)?;
+    let mut learner = Learner::open(inputs.engine, inputs.model, &lessons.lessons, (config, seed), scratch, progress)?;
     learner.run(progress)?;
     export(draft, inputs, config, &lessons, &learner)
 }
@@ -147,7 +146,7 @@ impl<'a> School<'a> {
     }
 
     /// Translates, drops what is too long, balances and sets aside.
-    fn lessons(self, llm: &Llm, progress: &Progress) -> Result<Lessons> {
+    fn lessons(self, llm: &Llm, progress: &Progress) -> Result<Material> {
         let Self { config, seed, selected, mut dropped, checker, chat, read } = self;
         let taken = selected.len();
         let Translated { kept, dropped: failed } = translate(selected, config, &checker, llm, progress)?;
@@ -163,7 +162,7 @@ impl<'a> School<'a> {
             )));
         }
         let summary = summary(&lessons_of(&lessons), &dropped, &left_out, (read, taken));
-        Ok(Lessons { lessons, dropped, summary })
+        Ok(Material { lessons, dropped, summary })
     }
 }
 
@@ -196,7 +195,12 @@ fn most_common(dropped: &[Dropped]) -> String {
 }
 
 /// What went in, what is learnt, and what was dropped per reason.
-fn summary(kept: &[&Instruction], dropped: &[Dropped], left_out: &[Language], (read, taken): (usize, usize)) -> Summary {
+fn summary(
+    kept: &[&Instruction],
+    dropped: &[Dropped],
+    left_out: &[Language],
+    (read, taken): (usize, usize),
+) -> Summary {
     let mut summary = Summary::default();
     summary.count("instructions in the file", read);
     summary.count("instructions selected", taken);
@@ -209,7 +213,8 @@ fn summary(kept: &[&Instruction], dropped: &[Dropped], left_out: &[Language], (r
         summary.count(format!("{}: dropped: {}", it.language, it.reason.words()), 1);
     }
     for language in left_out {
-        summary.note(format!("{language} is not learnt: too few of its instructions are left (dropped.jsonl says why)"));
+        summary
+            .note(format!("{language} is not learnt: too few of its instructions are left (dropped.jsonl says why)"));
     }
     let unpaid = dropped.iter().filter(|it| it.reason == Reason::Budget).count();
     if unpaid > 0 {

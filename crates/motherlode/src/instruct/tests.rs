@@ -78,7 +78,9 @@ fn what_the_translator_does_wrong_is_dropped_and_counted() {
             "sw" => "I would rather not.".to_owned(),
             "fi" if number < 15 => text.replace("</output>", ""),
             "ru" => english,
-            "th" => translation(&serde_json::json!({ "messages": [{ "content": "(ko)" }, { "content": english }] }), &all).0,
+            "th" => {
+                translation(&serde_json::json!({ "messages": [{ "content": "(ko)" }, { "content": english }] }), &all).0
+            }
             "ja" => text.replace("<output>\n", "<output>\n長い。").replace('。', &"長".repeat(200)),
             _ => text,
         })
@@ -110,7 +112,14 @@ fn a_budget_ends_translation_and_a_missing_translator_is_named() {
     let message = translate(english(2), &nobody, &Checker::Script, &llm, &Progress::silent()).unwrap_err().to_string();
     assert!(message.contains("`instruct.translator`") && message.contains("30 translations"), "{message}");
     let swahili = InstructConfig { languages: vec![Language::new("sw").unwrap()], ..config() };
-    let given: Vec<Instruction> = demo().into_iter().filter(|it| ["en", "sw"].contains(&it.language.as_str())).collect();
-    let only = translate(given, &InstructConfig { translator: String::new(), ..swahili }, &Checker::Script, &llm, &Progress::silent());
+    let given: Vec<Instruction> =
+        demo().into_iter().filter(|it| ["en", "sw"].contains(&it.language.as_str())).collect();
+    let only = translate(
+        given,
+        &InstructConfig { translator: String::new(), ..swahili },
+        &Checker::Script,
+        &llm,
+        &Progress::silent(),
+    );
     assert_eq!(only.unwrap().kept.len(), 20, "English is not learnt where it is not among the languages");
 }

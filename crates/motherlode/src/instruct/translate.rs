@@ -105,18 +105,11 @@ fn wanted<'a>(given: &'a [Instruction], config: &'a InstructConfig) -> Vec<Wante
 }
 
 /// Asks for what could not be read so far.
-fn ask(
-    wanted: &mut [Wanted],
-    attempt: u32,
-    config: &InstructConfig,
-    llm: &Llm,
-    progress: &Progress,
-) -> Result<()> {
+fn ask(wanted: &mut [Wanted], attempt: u32, config: &InstructConfig, llm: &Llm, progress: &Progress) -> Result<()> {
     let mut open: Vec<&mut Wanted> =
         wanted.iter_mut().filter(|wanted| matches!(wanted.reply, Translation::Unreadable)).collect();
-    let request = |wanted: &&mut Wanted| {
-        vec![prompt::request(wanted.source, wanted.language, &config.translator, attempt)]
-    };
+    let request =
+        |wanted: &&mut Wanted| vec![prompt::request(wanted.source, wanted.language, &config.translator, attempt)];
     let groups: Vec<Vec<Request>> = open.iter().map(request).collect();
     for (wanted, replies) in open.iter_mut().zip(llm.ask(&groups, progress)?) {
         for reply in replies {
@@ -133,12 +126,7 @@ fn ask(
 }
 
 /// What is wrong with a translation, if anything is.
-fn fault(
-    source: &Instruction,
-    found: &Instruction,
-    config: &InstructConfig,
-    checker: &Checker,
-) -> Option<Reason> {
+fn fault(source: &Instruction, found: &Instruction, config: &InstructConfig, checker: &Checker) -> Option<Reason> {
     let [least, most] = config.length_ratio;
     let pairs = || source.parts().zip(found.parts()).map(|((_, source), (_, found))| (source, found));
     let has_letters = |text: &str| text.chars().any(char::is_alphabetic);
@@ -200,10 +188,10 @@ mod tests {
 
     #[test]
     fn translations_are_checked() {
-        let source = instruction("en", ["Summarize it.", "Water boils at 100 degrees.", "{name}, see https://a.b/c: 100."]);
-        let check = |texts: [&str; 3]| {
-            fault(&source, &instruction("ru", texts), &InstructConfig::default(), &Checker::Script)
-        };
+        let source =
+            instruction("en", ["Summarize it.", "Water boils at 100 degrees.", "{name}, see https://a.b/c: 100."]);
+        let check =
+            |texts: [&str; 3]| fault(&source, &instruction("ru", texts), &InstructConfig::default(), &Checker::Script);
         let good = ["Кратко изложи.", "Вода кипит при 100 градусах.", "{name}, смотри https://a.b/c: 100."];
         assert_eq!(check(good), None);
         assert_eq!(check([good[0], "water boils  at 100 degrees.", good[2]]), Some(Reason::Untranslated));
@@ -215,14 +203,10 @@ mod tests {
 
     #[test]
     fn placeholders_are_found_in_words() {
-        assert_eq!(placeholders("Dear {name}, %s of %d at https://a.b/c. {x}{y}"), [
-            "%d",
-            "%s",
-            "https://a.b/c",
-            "{name}",
-            "{x}",
-            "{y}"
-        ]);
+        assert_eq!(
+            placeholders("Dear {name}, %s of %d at https://a.b/c. {x}{y}"),
+            ["%d", "%s", "https://a.b/c", "{name}", "{x}", "{y}"]
+        );
         assert!(placeholders("50 % of {all").is_empty());
     }
 
