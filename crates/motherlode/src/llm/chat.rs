@@ -161,6 +161,43 @@ mod tests {
     use super::*;
     use crate::llm::Role;
 
+    /// A folder with a tokenizer of a few words, and this chat template.
+    fn folder(template: &Value) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        crate::text::tokenize::tiny::write_tiny_tokenizer(folder.path(), &["user assistant which what river"]).unwrap();
+        let settings = json!({ "chat_template": template, "bos_token": "<s>", "eos_token": { "content": "</s>" } });
+        std::fs::write(folder.path().join("tokenizer_config.json"), settings.to_string()).unwrap();
+        folder
+    }
+
+    #[test]
+    fn an_answer_is_told_from_its_prompt_and_ends_with_a_token() {
+        const TEMPLATE: &str = "{% for message in messages %}{{ bos_token }}{{ message.role }} {{ message.content }}\
+                                {{ eos_token }}\n{% endfor %}{% if add_generation_prompt %}<s>assistant {% endif %}";
+        let several = json!([{ "name": "tools", "template": "x" }, { "name": "default", "template": TEMPLATE }]);
+        for template in [json!(TEMPLATE), several] {
+            let chat = Chat::open_folder(folder(&template).path()).unwrap();
+            let question = [Message::user("which </s> what")];
+            let (prompt, answer) = chat.exchange(&question, "river").unwrap();
+            assert_eq!(prompt, chat.prompt(&question).unwrap());
+            assert_eq!(prompt.iter().filter(|token| **token == 2).count(), 1, "the text must not end its message");
+            assert_eq!((chat.text(&answer).unwrap().trim(), answer.last()), ("river", Some(&2)));
+        }
+    }
+
+    #[test]
+    fn templates_without_a_place_for_an_answer_are_refused() {
+        let wrong = |template: Value| {
+            let chat = Chat::open_folder(folder(&template).path());
+            chat.and_then(|chat| chat.exchange(&[Message::user("which")], "river")).err().unwrap().to_string()
+        };
+        assert!(wrong(Value::Null).contains("take an instruct model"));
+        assert!(wrong(json!("{% if %}")).contains("its chat template"));
+        assert!(wrong(json!("{{ messages | length }}")).contains("right behind the prompt"));
+        let endless = "{% for message in messages %}{{ message.content }} {% endfor %}";
+        assert!(wrong(json!(endless)).contains("does not end an answer"), "{}", wrong(json!(endless)));
+    }
+
     #[derive(serde::Deserialize)]
     struct Case {
         messages: Vec<Message>,
