@@ -115,7 +115,7 @@ fn instructions_are_translated_and_learnt_and_a_killed_stage_goes_on() {
     assert!(loss(&log[35]) < loss(&log[0]) - 0.5, "{} and {}", log[0], log[35]);
     let validations = lines(&out, "validation.jsonl");
     assert_eq!(validations.len(), 3);
-    assert!(loss(&validations[2]) < loss(&validations[0]) - 0.5, "{validations:?}");
+    assert!(loss(&validations[2]) < loss(&validations[0]) - 0.3, "{validations:?}");
     let adapter: Value =
         serde_json::from_str(&fs::read_to_string(out.join("adapter/adapter_config.json")).unwrap()).unwrap();
     assert_eq!((&adapter["r"], &adapter["task_type"]), (&8.into(), &"CAUSAL_LM".into()));
