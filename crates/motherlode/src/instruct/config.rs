@@ -14,8 +14,7 @@ use crate::train::schedule::Warmup;
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Select {
-    /// Those that speak of a summary, a synopsis, of condensing or tl;dr, and have a text to summarise that is longer than
-    /// the answer.
+    /// Those that speak of a summary, a synopsis, of condensing or tl;dr, and have a text to do it to.
     #[default]
     Summaries,
     /// Those, and those that ask for the main idea, the key points, a headline, or an answer of so many sentences or words.
@@ -35,6 +34,9 @@ pub struct InstructConfig {
     pub languages: Vec<Language>,
     /// Which instructions.
     pub select: Select,
+    /// Whether an answer must be shorter than its text, but for `select = "all"`: leaves out what is written from a title
+    /// alone, as two thirds of Alpaca's summaries are.
+    pub shorter: bool,
     /// Most English instructions, drawn at random; none: all. Each costs a request for every other language.
     pub examples: Option<usize>,
     /// How the language of a translation is checked.
@@ -82,6 +84,7 @@ impl Default for InstructConfig {
             translator: String::new(),
             languages: LANGUAGES.iter().map(|tag| Language::new(tag).expect("they are tags")).collect(),
             select: Select::default(),
+            shorter: false,
             examples: None,
             language_check: LanguageCheck::Script,
             length_ratio: [0.15, 4.0],

@@ -43,7 +43,7 @@ pub(super) fn select(all: Vec<Instruction>, config: &InstructConfig, seed: u64) 
     let mut seen = BTreeSet::new();
     for it in of_english {
         let mut twin = || !seen.insert((normalise(&it.instruction), normalise(&it.input)));
-        match refusal(&it, config.select).or_else(|| twin().then_some(Reason::Duplicate)) {
+        match refusal(&it, config).or_else(|| twin().then_some(Reason::Duplicate)) {
             Some(reason) => selected.dropped.push(it.dropped(reason)),
             None => selected.kept.push(it),
         }
@@ -70,12 +70,12 @@ pub(super) fn select(all: Vec<Instruction>, config: &InstructConfig, seed: u64) 
 }
 
 /// Why an English instruction is not taken.
-fn refusal(it: &Instruction, select: Select) -> Option<Reason> {
+fn refusal(it: &Instruction, config: &InstructConfig) -> Option<Reason> {
     if it.instruction.is_empty() || it.output.is_empty() {
         return Some(Reason::Empty);
     }
     let text = normalise(&it.instruction);
-    let asks = match select {
+    let asks = match config.select {
         Select::All => return None,
         Select::Summaries => begins_a_word(&text, &SUMMARY),
         Select::Condensing => begins_a_word(&text, &SUMMARY) || begins_a_word(&text, &CONDENSING) || counts(&text),
@@ -84,7 +84,7 @@ fn refusal(it: &Instruction, select: Select) -> Option<Reason> {
         Some(Reason::OtherTask)
     } else if it.input.is_empty() {
         Some(Reason::NoInput)
-    } else if it.output.chars().count() >= it.input.chars().count() {
+    } else if config.shorter && it.output.chars().count() >= it.input.chars().count() {
         Some(Reason::NotShorter)
     } else {
         None
@@ -128,7 +128,8 @@ mod tests {
     }
 
     fn reason(texts: [&str; 3], select: Select) -> Option<Reason> {
-        refusal(&instruction("1", "en", texts), select)
+        let config = InstructConfig { select, ..InstructConfig::default() };
+        refusal(&instruction("1", "en", texts), &config)
     }
 
     #[test]
@@ -148,7 +149,10 @@ mod tests {
         }
         assert_eq!(reason(["Find a synonym of a word", text, "Rivers."], Select::Condensing), Some(Reason::OtherTask));
         assert_eq!(reason(["Summarize it", "", "Rivers."], Select::Summaries), Some(Reason::NoInput));
-        assert_eq!(reason(["Summarize it", "Rivers", "Rivers"], Select::Summaries), Some(Reason::NotShorter));
+        let title = instruction("1", "en", ["Summarize the book", "Rivers", "It tells of rivers."]);
+        let shorter = InstructConfig { shorter: true, ..InstructConfig::default() };
+        assert_eq!(refusal(&title, &shorter), Some(Reason::NotShorter));
+        assert_eq!(refusal(&title, &InstructConfig::default()), None);
         assert_eq!(reason(["Summarize it", text, ""], Select::All), Some(Reason::Empty));
         assert_eq!(reason(["Translate", "", "x"], Select::All), None);
     }
