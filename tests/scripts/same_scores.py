@@ -20,7 +20,7 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 LIMIT = 0.9999
-TEXTS = 32
+TEXTS = 16
 
 
 def questions(artefact: Path) -> list[str]:

@@ -136,7 +136,10 @@ fn fault(source: &Instruction, found: &Instruction, config: &InstructConfig, che
     };
     if pairs().any(|(source, found)| has_letters(source) && normalise(source) == normalise(found)) {
         Some(Reason::Untranslated)
-    } else if pairs().any(|(_, text)| has_letters(text) && !checker.agrees(text, &found.language)) {
+    } else if pairs()
+        .map(|(_, text)| words_alone(text))
+        .any(|text| has_letters(&text) && !checker.agrees(&text, &found.language))
+    {
         Some(Reason::OtherLanguage)
     } else if !pairs().all(fits) {
         Some(Reason::Length)
@@ -145,6 +148,12 @@ fn fault(source: &Instruction, found: &Instruction, config: &InstructConfig, che
     } else {
         None
     }
+}
+
+/// The text without words that hold placeholders, which are of no language.
+fn words_alone(text: &str) -> String {
+    let words: Vec<&str> = text.split_whitespace().filter(|word| of_word(word).is_empty()).collect();
+    words.join(" ")
 }
 
 /// What must be found again in a translation, sorted: `{name}`, `%s`, addresses.
