@@ -150,10 +150,9 @@ fn fault(source: &Instruction, found: &Instruction, config: &InstructConfig, che
     }
 }
 
-/// The text without words that hold placeholders, which are of no language.
+/// The text without its placeholders, which are of no language.
 fn words_alone(text: &str) -> String {
-    let words: Vec<&str> = text.split_whitespace().filter(|word| of_word(word).is_empty()).collect();
-    words.join(" ")
+    placeholders(text).into_iter().fold(text.to_owned(), |text, placeholder| text.replace(placeholder, " "))
 }
 
 /// What must be found again in a translation, sorted: `{name}`, `%s`, addresses.
