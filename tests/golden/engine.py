@@ -7,6 +7,11 @@
     MOTHERLODE_ADAPTED=FOLDER cargo test -p motherlode-engine merged_adapters
     python tests/golden/engine.py check crates/motherlode-engine/tests/data FOLDER
         checks that peft computes with the adapters of motherlode-engine what transformers does with the merged models
+    python tests/golden/engine.py language crates/motherlode-engine/tests/data
+        writes tiny random language models with the loss of some of their tokens, gradients, and three AdamW steps
+    MOTHERLODE_ADAPTED=FOLDER cargo test -p motherlode-engine language_models_are_saved
+    python tests/golden/engine.py check-language crates/motherlode-engine/tests/data FOLDER
+        checks that transformers and peft give the loss of the models and adapters that motherlode-engine saved
     python tests/golden/engine.py model target/test-models/NAME crates/motherlode-cli/tests/golden/NAME.json
         writes vectors of a few token sequences by the model in that folder
 
@@ -264,6 +269,99 @@ def check(base, trained):
     assert difference < 1e-4 < 0.01 < moved
 
 
+# Language model: class of the configuration, its values, seed.
+LANGUAGE_MODELS = {
+    "qwen3-language": (
+        "Qwen3Config",
+        SMALL
+        | dict(
+            num_hidden_layers=2,
+            num_key_value_heads=2,
+            head_dim=8,
+            rope_parameters=rotary(1000.0),
+            tie_word_embeddings=True,
+        ),
+        8,
+    ),
+    "llama-language": (
+        "LlamaConfig",
+        SMALL
+        | dict(
+            num_hidden_layers=2,
+            num_key_value_heads=2,
+            rope_parameters=rotary(1000.0),
+            tie_word_embeddings=False,
+        ),
+        9,
+    ),
+}
+
+
+def language_loss(model, sequences, predicted):
+    """Mean cross-entropy of the tokens that are predicted, each sequence computed alone."""
+    losses = []
+    for sequence, marks in zip(sequences, predicted):
+        logits = model(input_ids=torch.tensor([sequence])).logits[0, :-1]
+        each = torch.nn.functional.cross_entropy(logits, torch.tensor(sequence[1:], dtype=torch.long), reduction="none")
+        losses.append(each[torch.tensor(marks[1:], dtype=torch.bool)])
+    return torch.cat(losses).mean()
+
+
+def language(folder, family):
+    kind, values, seed = LANGUAGE_MODELS[family]
+    torch.manual_seed(seed)
+    config = getattr(transformers, kind)(**values, attn_implementation="eager")
+    model = transformers.AutoModelForCausalLM.from_config(config).eval()
+    for parameter in model.parameters():
+        parameter.data = (1.0 if parameter.dim() == 1 else 0.0) + 0.3 * torch.randn_like(parameter)
+    folder.mkdir(parents=True, exist_ok=True)
+    config.save_pretrained(folder)
+    tensors = {name: value.contiguous() for name, value in model.named_parameters()}
+    save_file(tensors, folder / "model.safetensors")
+    generator = torch.Generator().manual_seed(seed + 1)
+    sequences = [torch.randint(0, config.vocab_size, (length,), generator=generator).tolist() for length in LENGTHS]
+    predicted = [[place > 0 and place >= len(sequence) // 2 for place in range(len(sequence))] for sequence in sequences]
+    decaying = [parameter for parameter in model.parameters() if parameter.dim() == 2]
+    others = [parameter for parameter in model.parameters() if parameter.dim() == 1]
+    groups = [{"params": decaying, "weight_decay": WEIGHT_DECAY}, {"params": others, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, lr=RATE, betas=(0.9, 0.999), eps=1e-8)
+    golden, losses = {}, []
+    for step in range(3):
+        loss = language_loss(model, sequences, predicted)
+        losses.append(loss.item())
+        loss.backward()
+        if step == 0:
+            golden = {f"gradient.{name.removeprefix('model.')}": p.grad.clone() for name, p in model.named_parameters()}
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+    losses.append(language_loss(model, sequences, predicted).item())
+    golden["losses"] = torch.tensor(losses)
+    save_file(golden, folder / "golden.safetensors")
+    about = {"sequences": sequences, "predicted": predicted, "rate": RATE, "weight_decay": WEIGHT_DECAY}
+    (folder / "golden.json").write_text(json.dumps(about | {"max_gradient_norm": 1.0}))
+
+
+def check_language(base, trained):
+    import peft
+
+    about = json.loads((base / "golden.json").read_text())
+    ours = json.loads((trained / "loss.json").read_text())
+    arguments = dict(attn_implementation="eager", torch_dtype=torch.float32)
+    load = transformers.AutoModelForCausalLM.from_pretrained
+    plain = load(base, **arguments).eval()
+    models = {
+        "base": plain,
+        "merged": load(trained, **arguments).eval(),
+        "adapters": peft.PeftModel.from_pretrained(load(base, **arguments), trained / "adapter").eval(),
+    }
+    with torch.no_grad():
+        losses = {name: language_loss(model, about["sequences"], about["predicted"]).item() for name, model in models.items()}
+    print(base.name, losses, "ours", ours)
+    assert abs(losses["merged"] - ours) < 1e-4 and abs(losses["adapters"] - ours) < 1e-4
+    assert abs(losses["base"] - ours) > 0.01
+
+
 def real(folder, file):
     modules = [module["type"].rsplit(".")[-1] for module in json.loads((folder / "modules.json").read_text())]
     modes = json.loads((folder / "1_Pooling" / "config.json").read_text())
@@ -289,6 +387,12 @@ if __name__ == "__main__":
     elif kind == "check":
         for family in MODELS:
             check(place / family, Path(sys.argv[3]) / family)
+    elif kind == "language":
+        for family in LANGUAGE_MODELS:
+            language(place / family, family)
+    elif kind == "check-language":
+        for family in LANGUAGE_MODELS:
+            check_language(place / family, Path(sys.argv[3]) / family)
     elif kind == "adapters":
         for family in ADAPTED:
             adapters(place / family, family)

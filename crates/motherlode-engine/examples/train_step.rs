@@ -10,7 +10,7 @@ mod side;
 use std::path::Path;
 use std::time::Instant;
 
-use motherlode::engine::{Embeddings, Engine, LoadOptions, Pass, Precision, TokenBatch, Trainable};
+use motherlode::engine::{Embeddings, Engine, LoadOptions, Precision, TokenBatch, Trainable};
 use motherlode::index::exact::Similarity;
 use motherlode::sample::Provenance;
 use motherlode::train::loss::{LossInput, LossOptions, LossRow, Reading, contrastive};
@@ -84,15 +84,14 @@ fn main() -> Result<()> {
 
 /// One step; gives its loss.
 fn train(model: &mut dyn Trainable, step: &Step, options: &LossOptions, rate: f32) -> Result<f64> {
-    let pass = Pass { step: 0, chunk: 0, keep: true };
-    let vectors = model.forward(&step.batch, pass)?;
+    let vectors = model.forward(&step.batch, 0)?;
     let split = step.rows.len();
     let (queries, passages) = (vectors.slice(0..split), vectors.slice(split..vectors.rows()));
     let weights = vec![1.0; passages.rows()];
     let input = LossInput { queries: &queries, passages: &passages, rows: &step.rows, weights: &weights };
     let report = contrastive(&input, options)?;
     let gradient = [report.queries.values(), report.passages.values()].concat();
-    model.backward(&step.batch, &Embeddings::new(model.dimension(), gradient)?, pass)?;
+    model.backward(&step.batch, &Embeddings::new(model.dimension(), gradient)?, 0)?;
     model.step(rate)?;
     Ok(report.loss)
 }

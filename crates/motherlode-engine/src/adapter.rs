@@ -3,12 +3,14 @@
 //! Source: Hu et al., "LoRA: low-rank adaptation of large language models" (2021), with the scale α / r, names and
 //! files of the Python package `peft`.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use motherlode::engine::LoraConfig;
 use motherlode::{Error, Result, random};
 use rand::RngExt;
 
+use crate::kernel::buffer::{copy, resize};
 use crate::kernel::dropout::Site;
 use crate::kernel::lanes::add;
 use crate::kernel::matrix::{Packing, Panels, Start, Unit, View, ViewMut, multiply};
@@ -103,15 +105,35 @@ impl Adapters {
 
     /// W += scale · B · A in an encoder's weights, in f32.
     pub(crate) fn merge(&self, layout: &Layout, weights: &mut [f32]) {
-        for layer in 0..self.layers.len() {
-            let own = self.layer(layer, Unit::single());
-            let BlockParameters { projection_weight, merge_weight, expand_weight, contract_weight, .. } =
-                layout.block_mut(weights, layer);
-            own.merge(&own.adapters.projection, projection_weight);
-            own.merge(&own.adapters.merge, merge_weight);
-            own.merge(&own.adapters.expand, expand_weight);
-            own.merge(&own.adapters.contract, contract_weight);
-        }
+        (0..self.layers.len()).for_each(|layer| self.merge_layer(layout, layer, &mut weights[layout.place(layer)]));
+    }
+
+    /// All weights with the adapters merged into them, in parts: one layer's at a time are copied.
+    pub(crate) fn merged<'a>(
+        &'a self,
+        layout: &'a Layout,
+        weights: &'a [f32],
+    ) -> impl Iterator<Item = Cow<'a, [f32]>> + 'a {
+        let layers = self.layers.len();
+        let (first, last) = (layout.place(0).start, layout.place(layers - 1).end);
+        let merged = move |layer: usize| {
+            let mut block = weights[layout.place(layer)].to_vec();
+            self.merge_layer(layout, layer, &mut block);
+            Cow::Owned(block)
+        };
+        let before = std::iter::once(Cow::Borrowed(&weights[..first]));
+        before.chain((0..layers).map(merged)).chain(std::iter::once(Cow::Borrowed(&weights[last..])))
+    }
+
+    /// W += scale · B · A in the weights `block` of one layer.
+    fn merge_layer(&self, layout: &Layout, layer: usize, block: &mut [f32]) {
+        let own = self.layer(layer, Unit::single());
+        let BlockParameters { projection_weight, merge_weight, expand_weight, contract_weight, .. } =
+            layout.block_of(block, layer);
+        own.merge(&own.adapters.projection, projection_weight);
+        own.merge(&own.adapters.merge, merge_weight);
+        own.merge(&own.adapters.expand, expand_weight);
+        own.merge(&own.adapters.contract, contract_weight);
     }
 }
 
@@ -240,11 +262,10 @@ impl LayerAdapters<'_> {
     /// scale · dropout(x) · Aᵀ to `scratch.low`, and dropout(x) to `scratch.dropped`.
     fn low(&self, adapter: &Adapter, span: &Span, x: &[f32], scratch: &mut Scratch) {
         let Scratch { dropped, low, panels, packing, .. } = scratch;
-        dropped.clear();
-        dropped.extend_from_slice(x);
+        copy(x, dropped);
         span.adapter_dropout.apply(self.site(adapter), span.first_token, adapter.inputs, dropped);
         panels.pack(View::new(&self.weights[adapter.down.clone()], adapter.inputs).transposed(), self.unit);
-        low.resize(x.len() / adapter.inputs * self.rank, 0.0);
+        resize(low, x.len() / adapter.inputs * self.rank, 0.0);
         multiply(ViewMut::new(low, self.rank), Start::Zero, View::new(dropped, adapter.inputs), panels, packing);
         low.iter_mut().for_each(|value| *value *= self.scale);
     }
@@ -276,7 +297,7 @@ impl LayerAdapters<'_> {
             multiply(out, Start::Zero, outputs.transposed(), panels, packing);
 
             panels.pack(View::new(&self.weights[adapter.up.clone()], self.rank), self.unit);
-            low_gradient.resize(low.len(), 0.0);
+            resize(low_gradient, low.len(), 0.0);
             multiply(ViewMut::new(low_gradient, self.rank), Start::Zero, outputs, panels, packing);
             low_gradient.iter_mut().for_each(|value| *value *= self.scale);
 

@@ -5,6 +5,7 @@
 use crate::adapter::{self, LayerAdapters, Sides};
 use crate::gradient::{Deltas, NormDelta, Sources};
 use crate::kernel::attention::{self, Attention};
+use crate::kernel::buffer::{copy, resize};
 use crate::kernel::dropout::Site;
 use crate::kernel::lanes::add;
 use crate::kernel::matrix::{Finish, Packing, Panels, Start, Unit, View, ViewMut, multiply, multiply_then};
@@ -33,13 +34,11 @@ impl Linears<Panels> {
     }
 }
 
-/// What a block's forward pass leaves for its backward pass; all matrices have a row for each token.
+/// What a block's forward pass leaves for its backward pass, beside its input; all matrices have a row for each token.
 #[derive(Debug, Default)]
 pub(crate) struct Kept {
     /// Whether a backward pass will follow.
-    for_backward: bool,
-    /// The block's input, H.
-    pub(crate) input: Vec<f32>,
+    pub(crate) for_backward: bool,
     /// What attention is computed of, H; the input itself if no normalisation stands before.
     attended: Vec<f32>,
     /// Queries, keys and values.
@@ -68,8 +67,12 @@ impl Kept {
 /// Working memory of one thread.
 #[derive(Debug, Default)]
 pub(crate) struct Scratch {
-    /// Tokens × H, or × the heads' values.
+    /// Tokens × H.
     pub(crate) narrow: Vec<f32>,
+    /// What a block puts out when it is computed again, tokens × H.
+    again: Vec<f32>,
+    /// ∂loss/∂contexts, tokens × the heads' values.
+    context: Vec<f32>,
     /// Tokens × F.
     wide: Vec<f32>,
     /// Tokens × F.
@@ -77,6 +80,15 @@ pub(crate) struct Scratch {
     linear: LinearScratch,
     attention: attention::Scratch,
     heads: HeadScratch,
+}
+
+/// What a span carries from block to block in its backward pass.
+#[derive(Debug, Default)]
+pub(crate) struct WayBack {
+    /// ∂loss/∂activations, tokens × H.
+    pub(crate) gradient: Vec<f32>,
+    /// What the gradients of the last block's parameters need.
+    pub(crate) deltas: Deltas,
 }
 
 /// Working memory of a linear map.
@@ -117,51 +129,64 @@ struct Heads {
 }
 
 impl Block<'_> {
-    /// Takes `kept.input` through the block; `output` becomes tokens × H.
-    pub(crate) fn forward(&self, span: &Span, kept: &mut Kept, scratch: &mut Scratch, output: &mut Vec<f32>) {
+    /// Takes `input` through the block; `output` becomes tokens × H.
+    pub(crate) fn forward(
+        &self,
+        span: &Span,
+        input: &[f32],
+        kept: &mut Kept,
+        scratch: &mut Scratch,
+        output: &mut Vec<f32>,
+    ) {
+        self.attend_alone(span, input, kept, scratch);
+        self.feed_forward(span, kept, scratch, output);
+    }
+
+    /// Computes again what `forward` of the same input left in `kept` for the backward pass.
+    pub(crate) fn forward_again(&self, span: &Span, input: &[f32], kept: &mut Kept, scratch: &mut Scratch) {
+        self.attend_alone(span, input, kept, scratch);
+        self.expand(span, kept, &mut scratch.wide, &mut scratch.linear);
+        if self.shape.placement == Placement::After {
+            let mut output = std::mem::take(&mut scratch.again);
+            self.contract(span, kept, scratch, &mut output);
+            scratch.again = output;
+        }
+    }
+
+    /// The attention part, where the tokens of each sequence attend to one another alone.
+    fn attend_alone(&self, span: &Span, input: &[f32], kept: &mut Kept, scratch: &mut Scratch) {
         let attention = self.attention(span);
-        self.forward_with(span, kept, scratch, output, |projected, context, scratch| {
+        self.attend(span, input, kept, scratch, |projected, context, scratch| {
             attention.forward(projected, context, scratch);
         });
     }
 
-    /// As [`forward`](Self::forward), with another attention: from queries, keys and values, turned by their positions, to
-    /// contexts.
-    pub(crate) fn forward_with(
+    /// The attention part of the block: middle = norm(input + dropout(merge(attention(projection(input))))), or with the
+    /// norm around the second input. `attention` makes contexts of queries, keys and values, turned by their positions.
+    pub(crate) fn attend(
         &self,
         span: &Span,
+        input: &[f32],
         kept: &mut Kept,
         scratch: &mut Scratch,
-        output: &mut Vec<f32>,
         attention: impl FnOnce(&[f32], &mut [f32], &mut attention::Scratch),
     ) {
-        self.attend(span, kept, scratch, attention);
-        self.feed_forward(span, kept, scratch, output);
-    }
-
-    /// middle = norm(input + dropout(merge(attention(projection(input))))), or with the norm around the second input.
-    fn attend(
-        &self,
-        span: &Span,
-        kept: &mut Kept,
-        scratch: &mut Scratch,
-        attend: impl FnOnce(&[f32], &mut [f32], &mut attention::Scratch),
-    ) {
-        let Scratch { narrow, linear, attention, heads, .. } = scratch;
+        let Scratch { narrow, linear, attention: working, heads, .. } = scratch;
         if self.norm_before_attention() {
-            norm_forward(&kept.input, self.attention_norm(), &mut kept.attention_norm, &mut kept.attended);
+            norm_forward(input, self.attention_norm(), &mut kept.attention_norm, &mut kept.attended);
         }
-        let source = if self.norm_before_attention() { &kept.attended } else { &kept.input };
+        let source = if self.norm_before_attention() { &kept.attended } else { input };
         self.linear(Map::Projection, span, source, &mut kept.projected, linear);
         self.place(span, kept, heads);
-        kept.context.resize(span.ids.len() * self.shape.context(), 0.0);
-        attend(&kept.projected, &mut kept.context, attention);
-        self.linear(Map::Merge, span, &kept.context, narrow, linear);
-        span.dropout.apply(Site::Attention { layer: self.layer }, span.first_token, self.shape.hidden, narrow);
-        add(narrow, &kept.input);
-        match self.shape.placement {
-            Placement::After => norm_forward(narrow, self.attention_norm(), &mut kept.attention_norm, &mut kept.middle),
-            Placement::Before => std::mem::swap(narrow, &mut kept.middle),
+        resize(&mut kept.context, span.ids.len() * self.shape.context(), 0.0);
+        attention(&kept.projected, &mut kept.context, working);
+        let after = self.shape.placement == Placement::After;
+        let merged = if after { &mut *narrow } else { &mut kept.middle };
+        self.linear(Map::Merge, span, &kept.context, merged, linear);
+        span.dropout.apply(Site::Attention { layer: self.layer }, span.first_token, self.shape.hidden, merged);
+        add(merged, input);
+        if after {
+            norm_forward(narrow, self.attention_norm(), &mut kept.attention_norm, &mut kept.middle);
         }
     }
 
@@ -182,26 +207,34 @@ impl Block<'_> {
         }
     }
 
-    /// output = norm(middle + dropout(contract(activation(expand(middle))))), or with the norm around the second middle.
-    fn feed_forward(&self, span: &Span, kept: &mut Kept, scratch: &mut Scratch, output: &mut Vec<f32>) {
+    /// The feed-forward part of the block, from what `attend` left in `kept`; `output` becomes tokens × H.
+    pub(crate) fn feed_forward(&self, span: &Span, kept: &mut Kept, scratch: &mut Scratch, output: &mut Vec<f32>) {
+        self.expand(span, kept, &mut scratch.wide, &mut scratch.linear);
+        self.contract(span, kept, scratch, output);
+    }
+
+    /// output = norm(middle + dropout(contract(activated))), or with the norm of `expand` instead; `activated` is
+    /// `scratch.wide`.
+    fn contract(&self, span: &Span, kept: &mut Kept, scratch: &mut Scratch, output: &mut Vec<f32>) {
         let Scratch { narrow, wide, linear, .. } = scratch;
-        if self.shape.placement == Placement::Before {
-            norm_forward(&kept.middle, self.output_norm(), &mut kept.output_norm, &mut kept.fed);
-        }
-        self.expand(span, kept, wide, linear);
-        self.linear(Map::Contract, span, wide, narrow, linear);
-        span.dropout.apply(Site::FeedForward { layer: self.layer }, span.first_token, self.shape.hidden, narrow);
-        add(narrow, &kept.middle);
-        match self.shape.placement {
-            Placement::After => norm_forward(narrow, self.output_norm(), &mut kept.output_norm, output),
-            Placement::Before => std::mem::swap(narrow, output),
+        let after = self.shape.placement == Placement::After;
+        let contracted = if after { &mut *narrow } else { &mut *output };
+        self.linear(Map::Contract, span, wide, contracted, linear);
+        span.dropout.apply(Site::FeedForward { layer: self.layer }, span.first_token, self.shape.hidden, contracted);
+        add(contracted, &kept.middle);
+        if after {
+            norm_forward(narrow, self.output_norm(), &mut kept.output_norm, output);
         }
     }
 
     /// activated = activation(expand(middle)), or of the norm of it.
     fn expand(&self, span: &Span, kept: &mut Kept, activated: &mut Vec<f32>, scratch: &mut LinearScratch) {
-        let Kept { for_backward, middle, fed, expanded, .. } = kept;
-        let source = if self.shape.placement == Placement::Before { fed } else { middle };
+        let Kept { for_backward, middle, fed, expanded, output_norm, .. } = kept;
+        let before = self.shape.placement == Placement::Before;
+        if before {
+            norm_forward(middle, self.output_norm(), output_norm, fed);
+        }
+        let source = if before { fed } else { middle };
         if self.adapters.is_some() || self.shape.activation != Activation::Gelu {
             self.linear(Map::Expand, span, source, expanded, scratch);
             self.activate(expanded, activated);
@@ -210,10 +243,10 @@ impl Block<'_> {
         let (inner, size) = (self.shape.inner, span.ids.len() * self.shape.inner);
         let (start, left, weight) =
             (self.start(Map::Expand), View::new(source, self.shape.hidden), &self.panels.expand);
-        activated.resize(size, 0.0);
+        resize(activated, size, 0.0);
         let activated = ViewMut::new(activated, inner);
         if *for_backward {
-            expanded.resize(size, 0.0);
+            resize(expanded, size, 0.0);
             let (out, finish) = (ViewMut::new(expanded, inner), Finish::GeluBeside(activated));
             multiply_then(out, finish, start, left, weight, &mut scratch.packing);
         } else {
@@ -222,7 +255,7 @@ impl Block<'_> {
     }
 
     fn activate(&self, expanded: &[f32], out: &mut Vec<f32>) {
-        out.resize(expanded.len() / self.shape.expanded() * self.shape.inner, 0.0);
+        resize(out, expanded.len() / self.shape.expanded() * self.shape.inner, 0.0);
         match self.shape.activation {
             Activation::Gelu => gelu::forward(expanded, out),
             Activation::Gated(gate) => gated::forward(gate, expanded, self.shape.inner, out),
@@ -232,7 +265,7 @@ impl Block<'_> {
     /// out = x · Wᵀ + bias, and what the adapters add.
     fn linear(&self, map: Map, span: &Span, x: &[f32], out: &mut Vec<f32>, scratch: &mut LinearScratch) {
         let (weight, start) = (self.panels.of(map), self.start(map));
-        out.resize(span.ids.len() * weight.columns(), 0.0);
+        resize(out, span.ids.len() * weight.columns(), 0.0);
         let left = View::new(x, weight.depth());
         multiply(ViewMut::new(out, weight.columns()), start, left, weight, &mut scratch.packing);
         if let Some(adapters) = &self.adapters {
@@ -246,28 +279,17 @@ impl Block<'_> {
         if bias.is_empty() { Start::Zero } else { Start::Bias(bias) }
     }
 
-    /// Turns ∂loss/∂output in `gradient` into ∂loss/∂input, and leaves in `deltas` what the parameters' gradients need.
-    pub(crate) fn backward(
-        &self,
-        span: &Span,
-        kept: &Kept,
-        deltas: &mut Deltas,
-        scratch: &mut Scratch,
-        gradient: &mut [f32],
-    ) {
-        deltas.sources.adapters.resize(self.adapters.map_or(0, |adapters| adapters.parameters()), 0.0);
-        self.feed_forward_backward(span, kept, deltas, scratch, gradient);
-        self.attend_backward(span, kept, deltas, scratch, gradient);
+    /// Turns ∂loss/∂output in `way.gradient` into ∂loss/∂input, and leaves in `way.deltas` what the parameters' gradients
+    /// need; `input` is that of the forward pass.
+    pub(crate) fn backward(&self, span: &Span, input: &[f32], kept: &Kept, way: &mut WayBack, scratch: &mut Scratch) {
+        let adapters = self.adapters.map_or(0, |adapters| adapters.parameters());
+        resize(&mut way.deltas.sources.adapters, adapters, 0.0);
+        self.feed_forward_backward(span, kept, way, scratch);
+        self.attend_backward(span, input, kept, way, scratch);
     }
 
-    fn feed_forward_backward(
-        &self,
-        span: &Span,
-        kept: &Kept,
-        deltas: &mut Deltas,
-        scratch: &mut Scratch,
-        gradient: &mut [f32],
-    ) {
+    fn feed_forward_backward(&self, span: &Span, kept: &Kept, way: &mut WayBack, scratch: &mut Scratch) {
+        let WayBack { deltas, gradient } = way;
         let (hidden, weight) = (self.shape.hidden, self.weights.output_norm_weight);
         let before = self.shape.placement == Placement::Before;
         let Deltas { outputs, norms, .. } = deltas;
@@ -281,7 +303,7 @@ impl Block<'_> {
         let Deltas { outputs, sources, norms } = deltas;
         let (narrow, linear) = (&mut scratch.narrow, &mut scratch.linear);
         if before {
-            narrow.resize(gradient.len(), 0.0);
+            resize(narrow, gradient.len(), 0.0);
             let mut sides = Sides { input: &kept.fed, output: &outputs.expand, start: Start::Zero, gradient: narrow };
             self.linear_backward(Map::Expand, span, &mut sides, sources, linear);
             norm_backward(narrow, weight, &kept.output_norm, &mut norms.output);
@@ -297,19 +319,19 @@ impl Block<'_> {
         let Deltas { outputs, sources, .. } = deltas;
         let Scratch { wide, wide_gradient, linear, .. } = scratch;
         let (inner, tokens) = (self.shape.inner, span.ids.len());
-        outputs.expand.resize(expanded.len(), 0.0);
+        resize(&mut outputs.expand, expanded.len(), 0.0);
         if self.adapters.is_none() && self.shape.activation == Activation::Gelu {
             // The activation again and its slope in one pass.
             let (out, left) =
                 (ViewMut::new(&mut outputs.expand, inner), View::new(&outputs.contract, self.shape.hidden));
             multiply(out, Start::Zero, left, &self.panels.contract, &mut linear.packing);
-            wide.resize(expanded.len(), 0.0);
+            resize(wide, expanded.len(), 0.0);
             gelu::backward(expanded, &mut outputs.expand, wide);
             sources.inputs.contract.pack(View::new(wide, inner), self.unit);
             return;
         }
         self.activate(expanded, wide);
-        wide_gradient.resize(tokens * inner, 0.0);
+        resize(wide_gradient, tokens * inner, 0.0);
         let mut sides = Sides { input: wide, output: &outputs.contract, start: Start::Zero, gradient: wide_gradient };
         self.linear_backward(Map::Contract, span, &mut sides, sources, linear);
         match self.shape.activation {
@@ -321,38 +343,32 @@ impl Block<'_> {
         }
     }
 
-    fn attend_backward(
-        &self,
-        span: &Span,
-        kept: &Kept,
-        deltas: &mut Deltas,
-        scratch: &mut Scratch,
-        gradient: &mut [f32],
-    ) {
+    fn attend_backward(&self, span: &Span, input: &[f32], kept: &Kept, way: &mut WayBack, scratch: &mut Scratch) {
+        let WayBack { deltas, gradient } = way;
         let (hidden, weight) = (self.shape.hidden, self.weights.attention_norm_weight);
         let Deltas { outputs, sources, norms } = deltas;
-        let Scratch { narrow, linear, attention, heads, .. } = scratch;
+        let Scratch { narrow, context, linear, attention, heads, .. } = scratch;
         if self.shape.placement == Placement::After {
             norm_backward(gradient, weight, &kept.attention_norm, &mut norms.attention);
         }
         copy(gradient, &mut outputs.merge);
         span.dropout.apply(Site::Attention { layer: self.layer }, span.first_token, hidden, &mut outputs.merge);
-        narrow.resize(kept.context.len(), 0.0);
-        let mut sides = Sides { input: &kept.context, output: &outputs.merge, start: Start::Zero, gradient: narrow };
+        resize(context, kept.context.len(), 0.0);
+        let mut sides = Sides { input: &kept.context, output: &outputs.merge, start: Start::Zero, gradient: context };
         self.linear_backward(Map::Merge, span, &mut sides, sources, linear);
-        outputs.projection.resize(kept.projected.len(), 0.0);
-        self.attention(span).backward(&kept.projected, &kept.context, narrow, &mut outputs.projection, attention);
+        resize(&mut outputs.projection, kept.projected.len(), 0.0);
+        self.attention(span).backward(&kept.projected, &kept.context, context, &mut outputs.projection, attention);
         let head_norms = [&mut norms.query, &mut norms.key];
         self.place_backward(span, kept, &mut outputs.projection, head_norms, heads);
         let output = &outputs.projection;
         if self.norm_before_attention() {
-            narrow.resize(gradient.len(), 0.0);
+            resize(narrow, gradient.len(), 0.0);
             let mut sides = Sides { input: &kept.attended, output, start: Start::Zero, gradient: narrow };
             self.linear_backward(Map::Projection, span, &mut sides, sources, linear);
             norm_backward(narrow, weight, &kept.attention_norm, &mut norms.attention);
             add(gradient, narrow);
         } else {
-            let mut sides = Sides { input: &kept.input, output, start: Start::Current, gradient };
+            let mut sides = Sides { input, output, start: Start::Current, gradient };
             self.linear_backward(Map::Projection, span, &mut sides, sources, linear);
         }
     }
@@ -417,8 +433,9 @@ impl Block<'_> {
     /// Copies the columns of some heads, token after token.
     fn take_heads(&self, projected: &[f32], heads: Heads, out: &mut Vec<f32>) {
         let columns = heads.first * self.shape.width..(heads.first + heads.count) * self.shape.width;
-        out.clear();
-        projected.chunks_exact(self.shape.projected()).for_each(|row| out.extend_from_slice(&row[columns.clone()]));
+        resize(out, projected.len() / self.shape.projected() * columns.len(), 0.0);
+        let rows = projected.chunks_exact(self.shape.projected()).zip(out.chunks_exact_mut(columns.len()));
+        rows.for_each(|(row, out)| out.copy_from_slice(&row[columns.clone()]));
     }
 
     fn put_heads(&self, values: &[f32], heads: Heads, projected: &mut [f32]) {
@@ -456,16 +473,11 @@ impl Block<'_> {
 
 /// Normalises the rows of `x`, which are as long as the weight.
 pub(crate) fn norm_forward(x: &[f32], affine: Affine, saved: &mut Normalised, out: &mut Vec<f32>) {
-    out.resize(x.len(), 0.0);
+    resize(out, x.len(), 0.0);
     normalise::forward(x, affine, saved, out);
 }
 
 /// Takes `gradient` back through a normalisation, whose own gradient replaces `sums`.
 pub(crate) fn norm_backward(gradient: &mut [f32], weight: &[f32], saved: &Normalised, sums: &mut NormDelta) {
     normalise::backward(gradient, weight, saved, sums.cleared(weight.len()));
-}
-
-fn copy(from: &[f32], to: &mut Vec<f32>) {
-    to.clear();
-    to.extend_from_slice(from);
 }

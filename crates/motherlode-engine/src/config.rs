@@ -14,6 +14,7 @@ use serde_json::Value;
 
 use crate::families;
 use crate::kernel::pooling::{Head, Pooling};
+use crate::peft;
 use crate::shape::Shape;
 
 #[derive(Debug, Deserialize)]
@@ -30,6 +31,8 @@ pub(crate) struct ModelFolder {
     pub(crate) weights: PathBuf,
     pub(crate) shape: Shape,
     pub(crate) head: Head,
+    /// Adapters that lie beside the weights and belong to the model.
+    pub(crate) adapter: Option<PathBuf>,
     /// `config.json` as it stands there, with the number of layers that are kept.
     pub(crate) config: Value,
 }
@@ -47,8 +50,25 @@ impl ModelFolder {
             normalise: modules.normalise,
             hidden: shape.hidden,
         };
-        Ok(Self { weights: modules.transformer, shape, head, config })
+        Ok(Self { adapter: adapter(&modules.transformer), weights: modules.transformer, shape, head, config })
     }
+}
+
+impl ModelFolder {
+    /// Reads the configuration of a language model in a Hugging Face folder; what is said of pooling means nothing there.
+    pub(crate) fn language_model(folder: &Path, options: &LoadOptions) -> Result<Self> {
+        let path = folder.join("config.json");
+        let mut config: Value = read_json(&path)?;
+        let mut shape = families::read_language_model(&path, &config)?;
+        keep_layers(folder, &mut shape, &mut config, options.layers)?;
+        let head = Head { pooling: Pooling::Last, normalise: false, hidden: shape.hidden };
+        Ok(Self { adapter: adapter(folder), weights: folder.to_path_buf(), shape, head, config })
+    }
+}
+
+/// The folder itself, if adapters lie in it: transformers lays them over the weights, too.
+fn adapter(folder: &Path) -> Option<PathBuf> {
+    folder.join(peft::CONFIG).exists().then(|| folder.to_path_buf())
 }
 
 /// Drops the layers behind the first `asked` ones.

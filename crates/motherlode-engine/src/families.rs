@@ -16,7 +16,7 @@ use serde_json::{Map, Value};
 use self::bert::BertConfig;
 use self::decoder::DecoderConfig;
 use self::modern_bert::ModernBertConfig;
-use crate::shape::Shape;
+use crate::shape::{Output, Placement, Shape};
 
 /// Keys that say how a model was made, is trained, generates or classifies, but not what its token vectors are.
 const WITHOUT_INFLUENCE: &[&str] = &[
@@ -143,6 +143,18 @@ pub(crate) fn read(path: &Path, config: &Value) -> Result<Shape> {
     };
     shape.check(path)?;
     Ok(shape)
+}
+
+/// As [`read`], of a language model: a decoder that sees what is before a token alone.
+pub(crate) fn read_language_model(path: &Path, config: &Value) -> Result<Shape> {
+    let shape = read(path, config)?;
+    if shape.placement != Placement::Before || shape.layers.iter().any(|layer| layer.mask.after > 0) {
+        let message = "expected a causal language model (Llama, Mistral, Qwen2, Qwen3), got an encoder";
+        return Err(Error::file(path, message));
+    }
+    // Where the key is missing these families of transformers have a head of their own.
+    let tied = config["tie_word_embeddings"] == Value::Bool(true);
+    Ok(Shape { output: if tied { Output::Tied } else { Output::Untied }, ..shape })
 }
 
 fn parse<T: DeserializeOwned>(path: &Path, config: &Value) -> Result<T> {

@@ -9,7 +9,7 @@ use crate::layout::{BlockParameters, Linears};
 use crate::shape::Shape;
 
 /// Rows of a weight gradient that one job computes.
-const GRADIENT_ROWS: usize = 96;
+pub(crate) const GRADIENT_ROWS: usize = 96;
 
 /// What the backward pass of one span through a block leaves for the gradients of its parameters.
 #[derive(Debug, Default)]
@@ -94,7 +94,8 @@ pub(crate) fn accumulate(shape: &Shape, gradient: &mut BlockParameters<&mut [f32
     push(&mut *gradient.contract_weight, &mut *gradient.contract_bias, shape.inner, |deltas| {
         (&deltas.outputs.contract, &deltas.sources.inputs.contract)
     });
-    jobs.into_par_iter().for_each_init(Packing::default, |packing, mut job| {
+    jobs.sort_by_key(|job| std::cmp::Reverse(job.weight.len()));
+    jobs.into_iter().par_bridge().for_each_init(Packing::default, |packing, mut job| {
         deltas.iter().for_each(|deltas| job.add(deltas, packing));
     });
     for deltas in deltas {

@@ -6,7 +6,10 @@
 
 use std::ops::Range;
 
-use crate::shape::{Activation, Placement, Shape};
+use crate::shape::{Activation, Output, Placement, Shape};
+
+/// The weight of a language model's head that is not tied to the word embeddings.
+pub(crate) const HEAD: &str = "lm_head.weight";
 
 /// One tensor.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,6 +32,8 @@ pub(crate) struct Layout {
     blocks: Vec<BlockPlace>,
     /// Where the parts of the final normalisation begin, and their values.
     final_norm: (usize, [usize; 2]),
+    /// The vectors of words that logits are computed with.
+    head: Range<usize>,
 }
 
 /// Where a layer begins, and the values of its parts.
@@ -137,17 +142,29 @@ impl Layout {
             .collect();
         let present = shape.placement == Placement::Before;
         let final_norm = (builder.end(), builder.norm(shape.names.final_norm, present));
-        Self { tensors: builder.tensors, embeddings, blocks, final_norm }
+        let head = match shape.output {
+            Output::Vectors => 0..0,
+            Output::Tied => 0..embeddings[0],
+            Output::Untied => {
+                builder.end()..builder.end() + builder.push(HEAD.to_owned(), &[shape.vocabulary, shape.hidden])
+            }
+        };
+        Self { tensors: builder.tensors, embeddings, blocks, final_norm, head }
     }
 
     /// The layout of `tensors` alone, which stand one behind the other; it has neither embeddings nor blocks.
     pub(crate) fn of(tensors: Vec<Tensor>) -> Self {
-        Self { tensors, embeddings: [0; 5], blocks: Vec::new(), final_norm: (0, [0; 2]) }
+        Self { tensors, embeddings: [0; 5], blocks: Vec::new(), final_norm: (0, [0; 2]), head: 0..0 }
     }
 
     /// Number of parameters.
     pub(crate) fn parameters(&self) -> usize {
         self.tensors.last().map_or(0, |tensor| tensor.place.end)
+    }
+
+    /// The vectors of words that logits are computed with, vocabulary × H; none in an encoder.
+    pub(crate) fn head(&self) -> Range<usize> {
+        self.head.clone()
     }
 
     /// The word embeddings, which stand first.
@@ -175,8 +192,18 @@ impl Layout {
     }
 
     pub(crate) fn block_mut<'a>(&self, parameters: &'a mut [f32], layer: usize) -> BlockParameters<&'a mut [f32]> {
+        self.block_of(&mut parameters[self.place(layer)], layer)
+    }
+
+    /// The parts of `values`, the parameters of a layer.
+    pub(crate) fn block_of<'a>(&self, values: &'a mut [f32], layer: usize) -> BlockParameters<&'a mut [f32]> {
+        BlockParameters::of(cut_mut(values, self.blocks[layer].sizes))
+    }
+
+    /// Where the parameters of a layer stand.
+    pub(crate) fn place(&self, layer: usize) -> Range<usize> {
         let BlockPlace { start, sizes } = &self.blocks[layer];
-        BlockParameters::of(cut_mut(&mut parameters[*start..], *sizes))
+        *start..start + sizes.iter().sum::<usize>()
     }
 
     /// Weight and bias of the normalisation after the last block.

@@ -26,10 +26,13 @@ mod adapter;
 mod block;
 mod config;
 mod families;
+mod footprint;
 mod gradient;
 pub mod kernel;
+mod language_head;
 mod language_model;
 mod layout;
+mod learner;
 mod names;
 mod network;
 mod optimizer;
@@ -37,6 +40,7 @@ mod peft;
 mod shape;
 mod span;
 pub mod tiny;
+mod trainable_lm;
 mod trainer;
 mod weights;
 
@@ -44,13 +48,17 @@ use std::path::Path;
 use std::sync::Arc;
 
 use motherlode::Result;
-use motherlode::engine::{Embeddings, Encoder, Engine, LanguageModel, LoadOptions, Precision, TokenBatch, Trainable};
+use motherlode::engine::{
+    Embeddings, Encoder, Engine, Footprint, LanguageModel, LoadOptions, Precision, TokenBatch, Trainable, TrainableLm,
+};
 use motherlode::gguf::Gguf;
 
 use crate::config::ModelFolder;
+use crate::footprint::Planner;
 use crate::language_model::Decoder;
 use crate::network::Network;
 use crate::span::Masks;
+use crate::trainable_lm::CpuTrainableLm;
 use crate::trainer::CpuTrainable;
 
 /// The engine that computes on the CPU, on the threads of rayon's current pool.
@@ -66,6 +74,18 @@ impl Engine for CpuEngine {
 
     fn trainable(&self, folder: &Path, options: &LoadOptions) -> Result<Box<dyn Trainable>> {
         Ok(Box::new(CpuTrainable::open(folder, options)?))
+    }
+
+    fn trainable_lm(&self, folder: &Path, options: &LoadOptions) -> Result<Box<dyn TrainableLm>> {
+        Ok(Box::new(CpuTrainableLm::open(folder, options)?))
+    }
+
+    fn encoding_footprint(&self, folder: &Path, options: &LoadOptions, longest: usize) -> Result<Footprint> {
+        Ok(Planner::new(&ModelFolder::open(folder, options)?.shape, options)?.encoding(longest))
+    }
+
+    fn training_footprint(&self, folder: &Path, options: &LoadOptions, lengths: &[usize]) -> Result<Footprint> {
+        Planner::new(&ModelFolder::open(folder, options)?.shape, options)?.training(lengths)
     }
 
     fn language_model(&self, file: Arc<Gguf>, precision: Precision) -> Result<Box<dyn LanguageModel>> {

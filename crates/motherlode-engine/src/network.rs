@@ -7,9 +7,10 @@ use motherlode::{Error, Result};
 use rayon::prelude::*;
 
 use crate::adapter::Adapters;
-use crate::block::{Block, Kept, Scratch, norm_forward};
+use crate::block::{Block, Kept, Scratch, WayBack, norm_forward};
 use crate::config::ModelFolder;
-use crate::gradient::{Deltas, NormDelta};
+use crate::gradient::NormDelta;
+use crate::kernel::buffer::{copy, resize};
 use crate::kernel::dropout::Site;
 use crate::kernel::embedding::Tables;
 use crate::kernel::matrix::{Panels, Unit};
@@ -17,8 +18,9 @@ use crate::kernel::normalise::Normalised;
 use crate::kernel::pooling::Head;
 use crate::kernel::rotary::Rotary;
 use crate::layout::{EmbeddingParameters, Layout, Linears};
+use crate::peft;
 use crate::shape::{Placement, Shape};
-use crate::span::{Masks, Span};
+use crate::span::{self, Masks, Span};
 use crate::weights;
 
 /// An encoder in memory.
@@ -36,53 +38,84 @@ pub(crate) struct Network {
     pub(crate) unit: Unit,
     /// The blocks' matrices, packed for the forward pass.
     panels: Vec<Linears<Panels>>,
-    /// Working memory of earlier calls.
-    memory: Mutex<Vec<SpanMemory>>,
+    pub(crate) workers: Workers,
 }
 
-/// The activations and gradients of one span.
+/// What one span leaves on its way through the encoder, and what it brings on its way back.
 #[derive(Debug, Default)]
 pub(crate) struct SpanMemory {
-    /// What each block keeps; a pass that keeps nothing has one, used by every block in turn.
+    /// The input of each block, tokens × H; a pass without a way back has one, used by every block in turn.
+    pub(crate) inputs: Vec<Vec<f32>>,
+    /// What each block keeps; empty if blocks are computed again on the way back, or if there is none.
     pub(crate) blocks: Vec<Kept>,
     pub(crate) embedding_norm: Normalised,
     /// The token vectors, tokens × H.
     pub(crate) hidden: Vec<f32>,
     pub(crate) final_norm: Normalised,
-    pub(crate) scratch: Scratch,
-    pub(crate) deltas: Deltas,
-    /// ∂loss/∂activations on their way back, tokens × H.
-    pub(crate) gradient: Vec<f32>,
+    pub(crate) way: WayBack,
     /// The gradients of the embeddings' and of the final normalisation.
     pub(crate) norms: [NormDelta; 2],
+    /// The most tokens that it has held.
+    pub(crate) room: usize,
 }
 
 impl SpanMemory {
-    /// Memory for a pass that keeps nothing.
-    fn passing() -> Self {
-        Self { blocks: vec![Kept::default()], ..Self::default() }
+    /// Memory for a pass with a way back through `blocks` blocks; these are computed `again` then, or kept.
+    pub(crate) fn keeping(blocks: usize, again: bool) -> Self {
+        let kept = |_| Kept::for_backward();
+        Self {
+            inputs: vec![Vec::new(); blocks],
+            blocks: if again { Vec::new() } else { (0..blocks).map(kept).collect() },
+            ..Self::default()
+        }
     }
+}
 
-    /// Memory for a pass that keeps the activations of `blocks` blocks.
-    pub(crate) fn keeping(blocks: usize) -> Self {
-        Self { blocks: (0..blocks).map(|_| Kept::for_backward()).collect(), ..Self::default() }
+/// What one thread works in.
+#[derive(Debug)]
+pub(crate) struct Worker {
+    /// For a pass without a way back.
+    passing: SpanMemory,
+    /// What the block in hand keeps, where a span has no memory for it.
+    pub(crate) kept: Kept,
+    pub(crate) scratch: Scratch,
+}
+
+/// The working memory of threads, of which there is as much as threads have worked at a time.
+#[derive(Debug, Default)]
+pub(crate) struct Workers(Mutex<Vec<Worker>>);
+
+impl Workers {
+    /// Does `work` in memory that no other thread has.
+    pub(crate) fn with<R>(&self, work: impl FnOnce(&mut Worker) -> R) -> R {
+        let free = || self.0.lock().expect("no thread panics while it holds the lock");
+        let spare = free().pop();
+        let mut worker = spare.unwrap_or_else(|| Worker {
+            passing: SpanMemory { inputs: vec![Vec::new()], ..SpanMemory::default() },
+            kept: Kept::default(),
+            scratch: Scratch::default(),
+        });
+        let result = work(&mut worker);
+        free().push(worker);
+        result
     }
 }
 
 impl Network {
-    /// Reads the weights of `folder`, merges `merged` into them, and computes in `precision`.
+    /// Reads the weights of `folder`, merges its adapters and `merged` into them, and computes in `precision`.
     pub(crate) fn open(folder: &ModelFolder, merged: Option<&Adapters>, precision: Precision) -> Result<Self> {
         let layout = Layout::new(&folder.shape);
         let mut weights = weights::read(&folder.weights, &layout)?;
-        merged.into_iter().for_each(|adapters| adapters.merge(&layout, &mut weights));
-        let (shape, head, memory) = (folder.shape.clone(), folder.head, Mutex::default());
+        let own = folder.adapter.as_ref().map(|path| peft::read(path, &folder.shape)).transpose()?;
+        own.iter().chain(merged).for_each(|adapters| adapters.merge(&layout, &mut weights));
+        let (shape, head, workers) = (folder.shape.clone(), folder.head, Workers::default());
         let panels = shape.layers.iter().map(|_| Linears::default()).collect();
         let rotaries = shape.thetas.par_iter().map(|theta| Rotary::new(*theta, shape.width, shape.longest)).collect();
         let unit = match precision {
             Precision::F32 => Unit::single(),
             Precision::Bf16 => Unit::bfloat16(),
         };
-        let mut network = Self { shape, head, layout, weights, adapters: None, rotaries, unit, panels, memory };
+        let mut network = Self { shape, head, layout, weights, adapters: None, rotaries, unit, panels, workers };
         network.pack();
         Ok(network)
     }
@@ -117,17 +150,19 @@ impl Network {
         let spans = Span::cut(batch, masks);
         let mut embeddings = Embeddings::zeros(batch.len(), self.shape.hidden);
         let rows = self.rows(&spans, embeddings.values_mut());
-        spans.par_iter().zip(rows).for_each(|(span, rows)| {
-            let mut memory = self.take_memory();
-            self.forward(span, &mut memory, rows);
-            self.memory.lock().expect("no thread panics while it holds the lock").push(memory);
-        });
+        span::longest_first(
+            spans.iter().zip(rows),
+            |(span, _)| span.ids.len(),
+            |(span, rows)| {
+                self.workers.with(|worker| {
+                    let Worker { passing, kept, scratch } = worker;
+                    kept.for_backward = false;
+                    self.forward(span, passing, kept, scratch);
+                    self.head.forward(&passing.hidden, &span.sequences, rows);
+                });
+            },
+        );
         Ok(embeddings)
-    }
-
-    fn take_memory(&self) -> SpanMemory {
-        let spare = self.memory.lock().expect("no thread panics while it holds the lock").pop();
-        spare.unwrap_or_else(SpanMemory::passing)
     }
 
     /// The rows of the output that belong to each span.
@@ -140,35 +175,36 @@ impl Network {
         spans.iter().map(cut).collect()
     }
 
-    /// Takes one span through the encoder; `out` receives its vectors.
-    pub(crate) fn forward(&self, span: &Span, memory: &mut SpanMemory, out: &mut [f32]) {
-        self.embed(span, memory);
-        let SpanMemory { blocks, hidden, scratch, final_norm, .. } = memory;
+    /// Takes one span through the encoder, to `memory.hidden`. A block for which `memory` has no place uses `kept`.
+    pub(crate) fn forward(&self, span: &Span, memory: &mut SpanMemory, kept: &mut Kept, scratch: &mut Scratch) {
+        self.embed(span, memory, scratch);
+        let SpanMemory { inputs, blocks, hidden, final_norm, .. } = memory;
         for layer in 0..self.shape.layers.len() {
-            let last = blocks.len() - 1;
-            let kept = &mut blocks[layer.min(last)];
-            std::mem::swap(&mut kept.input, hidden);
-            self.block(layer, &self.panels).forward(span, kept, scratch, hidden);
+            let place = layer.min(inputs.len() - 1);
+            std::mem::swap(&mut inputs[place], hidden);
+            let kept = blocks.get_mut(layer).unwrap_or(&mut *kept);
+            self.forward_block(layer).forward(span, &inputs[place], kept, scratch, hidden);
         }
         if self.shape.placement == Placement::Before {
             let [weight, bias] = self.layout.final_norm(&self.weights);
-            std::mem::swap(hidden, &mut scratch.narrow);
+            copy(hidden, &mut scratch.narrow);
             norm_forward(&scratch.narrow, self.shape.norm.affine(weight, bias), final_norm, hidden);
         }
-        self.head.forward(hidden, &span.sequences, out);
     }
 
-    fn embed(&self, span: &Span, memory: &mut SpanMemory) {
+    fn embed(&self, span: &Span, memory: &mut SpanMemory, scratch: &mut Scratch) {
         let parameters = self.layout.embeddings(&self.weights);
         let hidden = self.shape.hidden;
-        let sum = &mut memory.scratch.narrow;
-        sum.resize(span.ids.len() * hidden, 0.0);
-        self.tables(&parameters).gather(span.ids, &span.sequences, sum);
+        let gather = |sum: &mut Vec<f32>| {
+            resize(sum, span.ids.len() * hidden, 0.0);
+            self.tables(&parameters).gather(span.ids, &span.sequences, sum);
+        };
         if self.shape.norm.embeddings {
+            gather(&mut scratch.narrow);
             let affine = self.shape.norm.affine(parameters.norm_weight, parameters.norm_bias);
-            norm_forward(sum, affine, &mut memory.embedding_norm, &mut memory.hidden);
+            norm_forward(&scratch.narrow, affine, &mut memory.embedding_norm, &mut memory.hidden);
         } else {
-            std::mem::swap(sum, &mut memory.hidden);
+            gather(&mut memory.hidden);
         }
         span.dropout.apply(Site::Embeddings, span.first_token, hidden, &mut memory.hidden);
     }
@@ -181,6 +217,11 @@ impl Network {
             hidden: self.shape.hidden,
             first_position: self.shape.tables.first_position,
         }
+    }
+
+    /// Block `layer` as a forward pass computes it.
+    pub(crate) fn forward_block(&self, layer: usize) -> Block<'_> {
+        self.block(layer, &self.panels)
     }
 
     /// Block `layer` with matrices packed for one of the two directions.

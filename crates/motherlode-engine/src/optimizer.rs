@@ -18,6 +18,8 @@ use crate::layout::{Layout, Tensor};
 const STRETCH: usize = 1 << 15;
 /// Gradients of a norm's partial sums.
 const PARTIAL: usize = 1 << 12;
+/// Rows of word embeddings of a norm's partial sums.
+const PARTIAL_ROWS: usize = 64;
 
 /// The sum of the gradients of a step's chunks.
 #[derive(Debug)]
@@ -37,13 +39,24 @@ impl Gradient {
         ids.iter().for_each(|id| self.touched[*id as usize] = true);
     }
 
+    /// Notes that all rows have a gradient.
+    pub(crate) fn touch_all(&mut self) {
+        self.touched.fill(true);
+    }
+
     /// Euclidean norm of all gradients.
     fn norm(&self, words: &Range<usize>) -> f32 {
         let square = |part: &[f32]| f64::from(dot(part, part));
-        let rows = self.values[words.clone()].chunks_exact(row_length(words, self.touched.len()));
-        let rows = rows.zip(&self.touched).filter(|(_, touched)| **touched).map(|(row, _)| square(row)).sum::<f64>();
+        let length = row_length(words, self.touched.len());
+        let rows =
+            self.values[words.clone()].par_chunks(PARTIAL_ROWS * length).zip(self.touched.par_chunks(PARTIAL_ROWS));
+        let of_rows = |(rows, touched): (&[f32], &[bool])| -> f64 {
+            let touched = rows.chunks_exact(length).zip(touched).filter(|(_, touched)| **touched);
+            touched.map(|(row, _)| square(row)).sum()
+        };
+        let rows: Vec<f64> = rows.map(of_rows).collect();
         let rest: Vec<f64> = self.values[words.end..].par_chunks(PARTIAL).map(square).collect();
-        (rows + rest.iter().sum::<f64>()).sqrt() as f32
+        rows.iter().chain(&rest).sum::<f64>().sqrt() as f32
     }
 
     /// Forgets everything.
@@ -202,6 +215,44 @@ fn check(config: &OptimizerConfig) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernel::testing::noise;
+
+    /// 300 words of 4 values, and a matrix.
+    fn layout() -> Layout {
+        let config = serde_json::json!({
+            "model_type": "bert", "vocab_size": 300, "hidden_size": 4, "num_hidden_layers": 1, "num_attention_heads": 2,
+            "intermediate_size": 6, "hidden_act": "gelu", "max_position_embeddings": 5, "type_vocab_size": 2,
+            "layer_norm_eps": 1e-12,
+        });
+        Layout::new(&crate::families::read("config.json".as_ref(), &config).unwrap())
+    }
+
+    #[test]
+    fn rows_without_a_gradient_move_as_in_a_dense_step_bit_for_bit() {
+        let layout = layout();
+        let run = |dense: bool| {
+            let config = OptimizerConfig { weight_decay: 0.1, max_gradient_norm: 0.5, ..Default::default() };
+            let mut optimizer = Optimizer::new(config, &layout, 300).unwrap();
+            let mut gradient = Gradient::new(&layout, 300);
+            let mut weights = noise(1, layout.parameters());
+            for step in 0..6_u32 {
+                let ids: Vec<u32> = (0..5 * (step % 3)).map(|index| (index * 31 + step) % 300).collect();
+                gradient.touch(&ids);
+                for id in &ids {
+                    gradient.values[*id as usize * 4..][..4].copy_from_slice(&noise(u64::from(*id + step), 4));
+                }
+                let rest = layout.words().end;
+                gradient.values[rest..].copy_from_slice(&noise(u64::from(step), layout.parameters() - rest));
+                if dense {
+                    gradient.touch_all();
+                }
+                optimizer.step(&layout, &mut weights, &mut gradient, 1e-2).unwrap();
+                assert!(gradient.values.iter().all(|value| *value == 0.0));
+            }
+            (weights, optimizer.first, optimizer.second)
+        };
+        assert!(run(false) == run(true));
+    }
 
     #[test]
     fn settings_out_of_range_are_refused_by_name() {

@@ -11,11 +11,13 @@ use serde_json::{Map, Value, json};
 use crate::adapter::{Adapters, all_parts};
 use crate::config::read_json;
 use crate::layout::Layout;
-use crate::shape::Shape;
+use crate::shape::{Output, Shape};
 use crate::tiny::write_json;
+use crate::trainable_lm::PREFIX;
 use crate::weights::{self, PREFIXES};
 
-const CONFIG: &str = "adapter_config.json";
+/// The file that makes a folder one of adapters.
+pub(crate) const CONFIG: &str = "adapter_config.json";
 const WEIGHTS: &str = "adapter_model.safetensors";
 /// What `peft` puts before the name of a module.
 const ROOT: &str = "base_model.model.";
@@ -122,9 +124,11 @@ pub(crate) fn write(folder: &Path, adapters: &Adapters, shape: &Shape) -> Result
     fs::create_dir_all(folder).map_err(Error::io(folder))?;
     let LoraConfig { rank, alpha, dropout, ref targets } = adapters.config;
     let targets = if targets.is_empty() { all_parts(shape).collect() } else { targets.clone() };
+    let language_model = shape.output != Output::Vectors;
+    let prefix = if language_model { PREFIX } else { "" };
     let config = json!({
         "peft_type": "LORA",
-        "task_type": "FEATURE_EXTRACTION",
+        "task_type": if language_model { "CAUSAL_LM" } else { "FEATURE_EXTRACTION" },
         "base_model_name_or_path": null,
         "r": rank,
         "lora_alpha": alpha,
@@ -135,7 +139,7 @@ pub(crate) fn write(folder: &Path, adapters: &Adapters, shape: &Shape) -> Result
         "inference_mode": true,
     });
     let mut tensors = adapters.layout.tensors.clone();
-    tensors.iter_mut().for_each(|tensor| tensor.name = format!("{ROOT}{}", tensor.name));
+    tensors.iter_mut().for_each(|tensor| tensor.name = format!("{ROOT}{prefix}{}", tensor.name));
     weights::write(&folder.join(WEIGHTS), &Layout::of(tensors), &adapters.weights)?;
     write_json(&folder.join(CONFIG), &config)
 }

@@ -12,6 +12,7 @@ use crate::names::Names;
 /// What an encoder looks like.
 #[derive(Debug, Clone)]
 pub(crate) struct Shape {
+    pub(crate) output: Output,
     /// What Hugging Face calls the tensors.
     pub(crate) names: &'static Names,
     /// Rows of the word embeddings.
@@ -39,6 +40,17 @@ pub(crate) struct Shape {
     pub(crate) thetas: Vec<f64>,
     /// In what the layers differ.
     pub(crate) layers: Vec<Layer>,
+}
+
+/// What is computed of the vectors of the tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Output {
+    /// Nothing: they are pooled.
+    Vectors,
+    /// Logits, by the word embeddings.
+    Tied,
+    /// Logits, by weights of their own.
+    Untied,
 }
 
 /// Learnt embeddings of positions and of token types, in rows; none is 0.

@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use motherlode::engine::TokenBatch;
+use rayon::prelude::*;
 
 use crate::kernel::dropout::Dropout;
 
@@ -36,7 +37,7 @@ impl Masks {
 
 impl<'a> Span<'a> {
     /// The most tokens of a span that holds more than one sequence: its activations stay in the caches.
-    const MOST_TOKENS: usize = 256;
+    pub(crate) const MOST_TOKENS: usize = 256;
     /// Spans are not made smaller than this for the sake of parallelism.
     const LEAST_TOKENS: usize = 64;
     /// As many spans as possible of a small batch, such that up to 16 threads have work.
@@ -44,16 +45,8 @@ impl<'a> Span<'a> {
 
     /// Cuts `batch` into spans; where, depends on nothing but the lengths of its sequences.
     pub(crate) fn cut(batch: &'a TokenBatch, masks: Masks) -> Vec<Self> {
-        let limit = (batch.tokens() / Self::WANTED).clamp(Self::LEAST_TOKENS, Self::MOST_TOKENS);
-        let (mut spans, mut first) = (Vec::new(), 0);
-        while first < batch.len() {
-            let start = batch.range(first).start;
-            let fitting = (first + 1..batch.len()).take_while(|index| batch.range(*index).end - start <= limit).count();
-            let sequences = first..first + 1 + fitting;
-            spans.push(Self::of(batch, sequences.clone(), masks));
-            first = sequences.end;
-        }
-        spans
+        let lengths: Vec<usize> = (0..batch.len()).map(|index| batch.range(index).len()).collect();
+        cut(&lengths).map(|sequences| Self::of(batch, sequences, masks)).collect()
     }
 
     fn of(batch: &'a TokenBatch, sequences: Range<usize>, masks: Masks) -> Self {
@@ -69,6 +62,35 @@ impl<'a> Span<'a> {
             adapter_dropout: masks.adapters,
         }
     }
+}
+
+/// The sequences of each span of a batch whose sequences have these lengths.
+pub(crate) fn cut(lengths: &[usize]) -> impl Iterator<Item = Range<usize>> {
+    let tokens: usize = lengths.iter().sum();
+    let limit = (tokens / Span::WANTED).clamp(Span::LEAST_TOKENS, Span::MOST_TOKENS);
+    let mut first = 0;
+    std::iter::from_fn(move || {
+        let (start, rest) = (first, &lengths[first..]);
+        let mut sum = 0;
+        let fits = |length: &&usize| {
+            sum += **length;
+            sum <= limit
+        };
+        first += rest.iter().take_while(fits).count().max(usize::from(!rest.is_empty()));
+        (first > start).then_some(start..first)
+    })
+}
+
+/// Does `work` on all `items` in parallel. Threads take one at a time, from the largest down, so that none is left with a
+/// large one when the others have finished.
+pub(crate) fn longest_first<T: Send>(
+    items: impl Iterator<Item = T>,
+    size: impl Fn(&T) -> usize,
+    work: impl Fn(T) + Sync + Send,
+) {
+    let mut items: Vec<T> = items.collect();
+    items.sort_by_key(|item| std::cmp::Reverse(size(item)));
+    items.into_iter().par_bridge().for_each(work);
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! A tiny random encoder on disk, for tests of code that opens models.
+//! Random encoders on disk, for tests and measurements of code that opens models.
 
 use std::fs;
 use std::path::Path;
@@ -34,6 +34,15 @@ pub fn write_tiny_encoder(folder: &Path, vocabulary: usize, hidden: usize, layer
         "layer_norm_eps": 1e-12,
         "pad_token_id": 0,
     });
+    write_random_encoder(folder, &config, seed)
+}
+
+/// Writes a random encoder with this `config.json` as a sentence-transformers folder: mean pooling, unit length, no tokenizer.
+///
+/// # Errors
+/// A configuration that this engine does not compute.
+pub fn write_random_encoder(folder: &Path, config: &Value, seed: u64) -> Result<()> {
+    let layout = Layout::new(&families::read(&folder.join("config.json"), config)?);
     let modules: Vec<Value> = [("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Normalize", "Normalize")]
         .iter()
         .enumerate()
@@ -41,13 +50,12 @@ pub fn write_tiny_encoder(folder: &Path, vocabulary: usize, hidden: usize, layer
             json!({"idx": index, "name": index.to_string(), "path": path, "type": format!("sentence_transformers.models.{kind}")})
         })
         .collect();
-    let pooling = json!({"word_embedding_dimension": hidden, "pooling_mode_mean_tokens": true});
+    let pooling = json!({"word_embedding_dimension": config["hidden_size"], "pooling_mode_mean_tokens": true});
     let normalise = folder.join("2_Normalize");
     fs::create_dir_all(&normalise).map_err(Error::io(&normalise))?;
-    write_json(&folder.join("config.json"), &config)?;
+    write_json(&folder.join("config.json"), config)?;
     write_json(&folder.join("modules.json"), &modules.into())?;
     write_json(&folder.join("1_Pooling").join("config.json"), &pooling)?;
-    let layout = Layout::new(&families::read(&folder.join("config.json"), &config)?);
     weights::write(&folder.join("model.safetensors"), &layout, &random_weights(&layout, seed))
 }
 
@@ -75,7 +83,7 @@ fn distribution(tensor: &Tensor) -> (f32, f32) {
     match tensor.name.as_str() {
         "embeddings.word_embeddings.weight" => (0.0, 1.0),
         name if name.starts_with("embeddings.") && tensor.decays => (0.0, 0.1),
-        name if name.ends_with("LayerNorm.weight") => (1.0, 0.1),
+        name if name.ends_with("weight") && !tensor.decays => (1.0, 0.1),
         _ if tensor.decays => (0.0, (tensor.shape[1] as f32).sqrt().recip()),
         _ => (0.0, 0.1),
     }

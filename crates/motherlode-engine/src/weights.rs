@@ -1,5 +1,6 @@
 //! Weights in safetensors files, one or several: read as f32, f16 or bf16, written as f32.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
@@ -151,12 +152,24 @@ fn convert<const N: usize>(bytes: &[u8], target: &mut [f32], value: impl Fn([u8;
 }
 
 /// Writes `values` as a safetensors file, whole or not at all.
+///
+/// # Errors
+/// A value that is not finite.
 pub(crate) fn write(path: &Path, layout: &Layout, values: &[f32]) -> Result<()> {
+    write_parts(path, layout, std::iter::once(Cow::Borrowed(values)))
+}
+
+/// As [`write`], of values in several parts.
+pub(crate) fn write_parts<'a>(
+    path: &Path,
+    layout: &Layout,
+    mut parts: impl Iterator<Item = Cow<'a, [f32]>>,
+) -> Result<()> {
     write_whole(path, |output| {
         let header = header(layout);
         write_bytes(path, output, &(header.len() as u64).to_le_bytes())?;
         write_bytes(path, output, header.as_bytes())?;
-        write_values(output, values).map_err(Error::io(path))
+        parts.try_for_each(|part| write_values(output, &part)).map_err(Error::io(path))
     })
 }
 
@@ -164,9 +177,13 @@ fn write_bytes(path: &Path, output: &mut BufWriter<std::fs::File>, bytes: &[u8])
     output.write_all(bytes).map_err(Error::io(path))
 }
 
-/// Writes `values` in little-endian order.
+/// Writes `values` in little-endian order, and refuses them from the first that is not finite on.
 pub(crate) fn write_values(output: &mut dyn Write, values: &[f32]) -> std::io::Result<()> {
     values.chunks(1 << 16).try_for_each(|values| {
+        if let Some(value) = values.iter().find(|value| !value.is_finite()) {
+            let message = format!("expected finite numbers, got {value}; lower the learning rate");
+            return Err(std::io::Error::new(std::io::ErrorKind::InvalidData, message));
+        }
         let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
         output.write_all(&bytes)
     })

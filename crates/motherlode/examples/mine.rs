@@ -12,7 +12,7 @@ use std::time::Instant;
 use motherlode::artefact::Artefact;
 use motherlode::dataset::{Dataset, Split};
 use motherlode::encode::{EncodeInputs, EncoderConfig, encode};
-use motherlode::engine::{Embeddings, Encoder, Engine, LoadOptions, TokenBatch, Trainable};
+use motherlode::engine::{Embeddings, Encoder, Engine, Footprint, LoadOptions, TokenBatch, Trainable, TrainableLm};
 use motherlode::fetch::{self, DatasetConfig};
 use motherlode::mine::{Member, MineConfig, MineInputs, mine};
 use motherlode::progress::{Progress, Watcher};
@@ -134,6 +134,18 @@ impl Engine for WordVectors {
     }
 
     fn trainable(&self, _: &Path, _: &LoadOptions) -> Result<Box<dyn Trainable>> {
+        Err(Error::data("word vectors cannot be trained"))
+    }
+
+    fn trainable_lm(&self, _: &Path, _: &LoadOptions) -> Result<Box<dyn TrainableLm>> {
+        Err(Error::data("word vectors cannot be trained"))
+    }
+
+    fn encoding_footprint(&self, _: &Path, _: &LoadOptions, _: usize) -> Result<Footprint> {
+        Ok(Footprint::default())
+    }
+
+    fn training_footprint(&self, _: &Path, _: &LoadOptions, _: &[usize]) -> Result<Footprint> {
         Err(Error::data("word vectors cannot be trained"))
     }
 }

@@ -15,6 +15,7 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::memory;
 
 const MANIFEST: &str = "manifest.json";
 const JOURNAL: &str = "journal.json";
@@ -265,6 +266,7 @@ pub fn draft(folder: &Path, recipe: Recipe) -> Result<Outcome> {
     };
     let draft = Draft { folder: folder.to_path_buf(), partial, recipe, files, started: Instant::now(), _lock: lock };
     draft.write_journal()?;
+    memory::forget_peak();
     Ok(Outcome::Write(draft))
 }
 
@@ -330,7 +332,8 @@ impl Draft {
         self.write_journal()
     }
 
-    /// Finishes the artefact: manifest, sync, rename. How long it took goes to `timing.json`, outside the manifest.
+    /// Finishes the artefact: manifest, sync, rename. How long it took, and the most bytes of memory that the process had
+    /// meanwhile, go to `timing.json`, outside the manifest.
     pub fn commit(self, summary: Summary) -> Result<Artefact> {
         let key = self.key();
         let Recipe { stage, format, config, seed, inputs } = self.recipe;
@@ -339,7 +342,7 @@ impl Draft {
         remove_if_there(&self.partial.join(".scratch"))?;
         write_json(
             &self.partial.join("timing.json"),
-            &serde_json::json!({ "seconds": self.started.elapsed().as_secs_f64() }),
+            &serde_json::json!({ "seconds": self.started.elapsed().as_secs_f64(), "peak_memory": memory::peak() }),
         )?;
         write_json(&self.partial.join(MANIFEST), &manifest)?;
         fs::remove_file(self.partial.join(JOURNAL)).map_err(Error::io(&self.partial))?;

@@ -14,9 +14,10 @@ use serde::{Deserialize, Serialize};
 use crate::artefact::{self, Artefact, Draft, Outcome, Recipe, Summary};
 use crate::corpus::{Language, Passage, PassageIndex};
 use crate::dataset::{Dataset, Partition, Split};
-use crate::engine::{Embeddings, Encoder, Engine, LoadOptions, Precision, TokenBatch};
+use crate::engine::{Embeddings, Encoder, Engine, Footprint, LoadOptions, Precision, TokenBatch};
 use crate::error::{Error, Result};
 use crate::mapped::MappedFile;
+use crate::memory;
 use crate::progress::Progress;
 use crate::text::prompts::Prompts;
 use crate::text::tokenize::Tokenizer;
@@ -127,13 +128,16 @@ impl TextEncoder {
     pub fn open(engine: &dyn Engine, folder: &Path, config: &EncoderConfig) -> Result<Self> {
         let input = EncoderInput::open(folder, config)?;
         let options = LoadOptions { layers: config.layers, precision: config.precision, ..LoadOptions::default() };
+        let longest = config.query_length.max(config.passage_length);
+        check_memory(&engine.encoding_footprint(folder, &options, longest)?)?;
         let encoder = engine.encoder(folder, &options)?;
         Ok(Self { input, encoder, batch_tokens: config.batch_tokens })
     }
 
-    /// Number of tokens that the encoder reads of these passages.
-    pub fn count_tokens(&self, passages: &[Passage<'_>]) -> Result<usize> {
-        Ok(self.input.passages(passages)?.tokens())
+    /// Number of tokens that the encoder reads of each of these passages.
+    pub fn count_tokens(&self, passages: &[Passage<'_>]) -> Result<Vec<usize>> {
+        let tokens = self.input.passages(passages)?;
+        Ok((0..tokens.len()).map(|index| tokens.range(index).len()).collect())
     }
 
     /// Length of the vectors.
@@ -149,6 +153,18 @@ impl TextEncoder {
     /// One vector a passage, in order.
     pub fn passages(&self, passages: &[Passage<'_>]) -> Result<Embeddings> {
         encode_batches(&*self.encoder, &self.input.passages(passages)?, self.batch_tokens)
+    }
+}
+
+/// Refuses what the machine has no memory for, before the weights are read.
+fn check_memory(footprint: &Footprint) -> Result<()> {
+    match memory::available() {
+        Some(available) if footprint.total() > available => {
+            let available = memory::readable(available);
+            let remedy = "free some, keep fewer layers (`encoder.layers`) or take a smaller model";
+            Err(Error::config(format!("encoding takes {footprint}, but only {available} are free; {remedy}")))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -414,7 +430,7 @@ pub(crate) mod fixture {
     use super::*;
     use crate::artefact::draft;
     use crate::corpus::CorpusWriter;
-    use crate::engine::Trainable;
+    use crate::engine::{Footprint, Trainable, TrainableLm};
     use crate::text::tokenize::tiny::write_tiny_tokenizer;
 
     /// Id, title and text; `p2` and `p5` are twins.
@@ -501,6 +517,18 @@ pub(crate) mod fixture {
         }
 
         fn trainable(&self, _: &Path, _: &LoadOptions) -> Result<Box<dyn Trainable>> {
+            Err(Error::data("word vectors cannot be trained"))
+        }
+
+        fn trainable_lm(&self, _: &Path, _: &LoadOptions) -> Result<Box<dyn TrainableLm>> {
+            Err(Error::data("word vectors cannot be trained"))
+        }
+
+        fn encoding_footprint(&self, _: &Path, _: &LoadOptions, _: usize) -> Result<Footprint> {
+            Ok(Footprint::default())
+        }
+
+        fn training_footprint(&self, _: &Path, _: &LoadOptions, _: &[usize]) -> Result<Footprint> {
             Err(Error::data("word vectors cannot be trained"))
         }
     }

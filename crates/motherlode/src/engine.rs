@@ -1,15 +1,17 @@
 //! The seam to the machine-learning engine: tokens in, vectors out; ids, files and losses never cross it.
 //!
 //! The library trains and encodes through these traits alone. `motherlode-engine` implements them; a test may
-//! implement them in ten lines. Every loss is plain Rust on n × d matrices, so gradient caching needs nothing
-//! more: forward all chunks, loss, backward chunk by chunk.
+//! implement them in ten lines. Every loss is plain Rust on n × d matrices: an engine whose memory does not hold a whole
+//! step forgets activations after the forward pass and computes them again, group by group, when the gradient comes.
 
+use std::fmt;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::gguf::Gguf;
+use crate::memory::readable;
 
 /// Token sequences laid end to end, without padding.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -149,17 +151,6 @@ pub trait Encoder: Send + Sync {
     fn encode(&self, batch: &TokenBatch) -> Result<Embeddings>;
 }
 
-/// Which forward pass this is: keys the dropout masks, and says whether `backward` follows at once.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Pass {
-    /// The optimiser step, counted from 0.
-    pub step: u64,
-    /// The chunk of the step's batch, counted from 0.
-    pub chunk: u32,
-    /// Keep the activations, because `backward` on this very batch is the next call that uses them.
-    pub keep: bool,
-}
-
 /// What the optimiser did in one step.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct StepReport {
@@ -233,19 +224,18 @@ impl LoraConfig {
     }
 }
 
-/// An encoder that can be trained.
-pub trait Trainable: Encoder {
-    /// As [`Encoder::encode`], with the dropout of training; the same `pass.step` and `pass.chunk` give the same masks.
-    fn forward(&mut self, batch: &TokenBatch, pass: Pass) -> Result<Embeddings>;
-
-    /// Adds to the gradient what `gradient` (n × d, ∂loss/∂embedding) of this batch brings; `pass` as in `forward`.
-    /// Runs the forward pass again unless its activations were kept.
-    fn backward(&mut self, batch: &TokenBatch, gradient: &Embeddings, pass: Pass) -> Result<()>;
-
+/// What all models in training have in common: weights that an accumulated gradient moves.
+pub trait Training: Send {
     /// Clips the accumulated gradient, moves the weights by one `AdamW` step at `rate`, and clears the gradient.
+    ///
+    /// # Errors
+    /// A gradient that is not finite; nothing has moved then.
     fn step(&mut self, rate: f32) -> Result<StepReport>;
 
     /// Writes weights, optimiser moments and step count, such that [`restore`](Self::restore) continues bit for bit.
+    ///
+    /// # Errors
+    /// A value that is not finite.
     fn write_state(&self, output: &mut dyn Write) -> Result<()>;
 
     /// Reads what [`write_state`](Self::write_state) wrote.
@@ -253,7 +243,34 @@ pub trait Trainable: Encoder {
 
     /// Writes the weights as `model.safetensors` with Hugging Face names, and `config.json`, into an existing folder.
     /// Adapters are merged into these weights, and written by themselves in the format of `peft` to [`ADAPTER`].
+    ///
+    /// # Errors
+    /// A weight that is not finite.
     fn save(&self, folder: &Path) -> Result<()>;
+}
+
+/// An encoder that can be trained.
+pub trait Trainable: Encoder + Training {
+    /// As [`Encoder::encode`], with the dropout of training, whose masks depend on `step`: the optimiser steps so far.
+    fn forward(&mut self, batch: &TokenBatch, step: u64) -> Result<Embeddings>;
+
+    /// Adds to the gradient what `gradient` (n × d, ∂loss/∂embedding) of this batch brings; `step` as in `forward`.
+    /// What `forward` could not keep is computed again; the result is the same, bit for bit.
+    fn backward(&mut self, batch: &TokenBatch, gradient: &Embeddings, step: u64) -> Result<()>;
+}
+
+/// A language model that can be trained to write the answers of examples.
+pub trait TrainableLm: Training {
+    /// Mean −ln p, natural logarithm, of the tokens that `predicted` marks (a mark for each token of the batch), each given
+    /// the tokens before it in its sequence; without dropout.
+    ///
+    /// # Errors
+    /// A mark on the first token of a sequence, or none at all; a loss that is not finite.
+    fn loss(&mut self, batch: &TokenBatch, predicted: &[bool]) -> Result<f64>;
+
+    /// As [`loss`](Self::loss), with the dropout of training, and adds the loss's gradient; `step`: the optimiser steps so
+    /// far. After an error the gradient is cleared.
+    fn loss_and_gradient(&mut self, batch: &TokenBatch, predicted: &[bool], step: u64) -> Result<f64>;
 }
 
 /// What the operands of an encoder's matrix products are rounded to. Sums, weights in training and all that is not a
@@ -281,9 +298,75 @@ pub struct LoadOptions {
     pub seed: u64,
     /// For training: adapters are trained, and the weights stay as they are.
     pub lora: Option<LoraConfig>,
+    /// For training: bytes that it may take in all, weights included; without it, 9/10 of what is free on the machine.
+    /// No result depends on it.
+    pub memory: Option<u64>,
     /// A folder in the format of `peft` whose adapters are laid over the weights: merged into them, or, with `lora`,
     /// what training begins with.
     pub adapter: Option<PathBuf>,
+}
+
+/// Bytes that work with an encoder takes at its peak, known from the sizes alone.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Footprint {
+    /// The weights, in every order in which they are kept.
+    pub weights: u64,
+    /// The gradient and the moments of the optimiser.
+    pub optimizer: u64,
+    /// What is kept of forward passes for backward passes, and what these hand to the gradient.
+    pub activations: u64,
+    /// Working memory of the threads.
+    pub scratch: u64,
+    /// How the activations were made to fit.
+    pub recomputation: Recomputation,
+}
+
+/// What is computed twice in a step of training, to save memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Recomputation {
+    /// Every layer is computed again just before its backward pass; only its input is kept.
+    pub layers: bool,
+    /// With more than one, the forward pass keeps nothing. Groups of sequences follow one after the other, each forward
+    /// again and then backward.
+    pub groups: usize,
+}
+
+impl Default for Recomputation {
+    fn default() -> Self {
+        Self { layers: false, groups: 1 }
+    }
+}
+
+impl Footprint {
+    /// All bytes.
+    pub fn total(&self) -> u64 {
+        let Self { weights, optimizer, activations, scratch, .. } = self;
+        weights + optimizer + activations + scratch
+    }
+}
+
+impl fmt::Display for Footprint {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { weights, optimizer, activations, scratch, recomputation } = *self;
+        let [total, weights, rest] = [self.total(), weights, activations + scratch].map(readable);
+        if optimizer == 0 {
+            return write!(formatter, "{total}: {weights} weights, {rest} activations");
+        }
+        let optimizer = readable(optimizer);
+        write!(formatter, "{total}: {weights} weights, {optimizer} gradient and moments, {rest} activations")?;
+        write!(formatter, " ({recomputation})")
+    }
+}
+
+impl fmt::Display for Recomputation {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.layers, self.groups) {
+            (false, 1) => formatter.write_str("all kept"),
+            (true, 1) => formatter.write_str("layers computed again"),
+            (false, groups) => write!(formatter, "computed again in {groups} groups"),
+            (true, groups) => write!(formatter, "computed again in {groups} groups, and layers in these"),
+        }
+    }
 }
 
 /// How a text goes on, as whoever asked decides from the scores of its next token.
@@ -324,6 +407,18 @@ pub trait Engine: Send + Sync {
 
     /// Reads an encoder for training.
     fn trainable(&self, folder: &Path, options: &LoadOptions) -> Result<Box<dyn Trainable>>;
+
+    /// Reads a causal language model for training, from a Hugging Face folder.
+    fn trainable_lm(&self, folder: &Path, options: &LoadOptions) -> Result<Box<dyn TrainableLm>>;
+
+    /// What encoding of sequences of up to `longest` tokens takes; the weights are not read.
+    fn encoding_footprint(&self, folder: &Path, options: &LoadOptions, longest: usize) -> Result<Footprint>;
+
+    /// What training takes whose largest step has sequences of `lengths` tokens; the weights are not read.
+    ///
+    /// # Errors
+    /// No way to compute the step fits into the memory; the message says what would.
+    fn training_footprint(&self, folder: &Path, options: &LoadOptions, lengths: &[usize]) -> Result<Footprint>;
 
     /// Reads a language model from an opened file, to compute in `precision`.
     fn language_model(&self, file: Arc<Gguf>, precision: Precision) -> Result<Box<dyn LanguageModel>> {

@@ -20,6 +20,7 @@ pub mod judge;
 pub mod lines;
 pub mod llm;
 pub mod mapped;
+pub mod memory;
 pub mod mine;
 pub mod progress;
 pub mod qrels;

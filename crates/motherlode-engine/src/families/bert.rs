@@ -10,7 +10,7 @@ use super::{Gelu, head_width, refuse_unknown};
 use crate::kernel::mask::Mask;
 use crate::kernel::normalise::Kind;
 use crate::names;
-use crate::shape::{Activation, Biases, Layer, Norm, Placement, PositionTables, Shape};
+use crate::shape::{Activation, Biases, Layer, Norm, Output, Placement, PositionTables, Shape};
 
 #[derive(Debug, Deserialize)]
 pub(super) struct BertConfig {
@@ -57,6 +57,7 @@ impl BertConfig {
             return Err(Error::file(path, "expected `type_vocab_size` of at least 1, got 0"));
         }
         Ok(Shape {
+            output: Output::Vectors,
             names: &names::BERT,
             vocabulary: self.vocab_size,
             hidden: self.hidden_size,

@@ -11,7 +11,7 @@ use crate::kernel::gated::Gate;
 use crate::kernel::mask::Mask;
 use crate::kernel::normalise::Kind;
 use crate::names;
-use crate::shape::{Activation, Biases, Layer, Norm, Placement, PositionTables, Shape};
+use crate::shape::{Activation, Biases, Layer, Norm, Output, Placement, PositionTables, Shape};
 
 #[derive(Debug, Deserialize)]
 pub(super) struct DecoderConfig {
@@ -70,6 +70,7 @@ impl DecoderConfig {
             None => return need(path, "num_key_value_heads", None),
         };
         Ok(Shape {
+            output: Output::Vectors,
             names: &names::DECODER,
             vocabulary: self.vocab_size,
             hidden: self.hidden_size,

@@ -11,7 +11,7 @@ use crate::kernel::gated::Gate;
 use crate::kernel::mask::Mask;
 use crate::kernel::normalise::Kind;
 use crate::names;
-use crate::shape::{Activation, Biases, Layer, Norm, Placement, PositionTables, Shape};
+use crate::shape::{Activation, Biases, Layer, Norm, Output, Placement, PositionTables, Shape};
 
 #[derive(Debug, Deserialize)]
 pub(super) struct ModernBertConfig {
@@ -58,6 +58,7 @@ impl ModernBertConfig {
         };
         let layers = self.layer_types(path)?.into_iter().enumerate().map(layer).collect();
         Ok(Shape {
+            output: Output::Vectors,
             names: &names::MODERN_BERT,
             vocabulary: self.vocab_size,
             hidden: self.hidden_size,

@@ -5,6 +5,7 @@
 
 use std::ops::Range;
 
+use super::buffer::resize;
 use super::dropout::{Dropout, Site};
 use super::lanes::{LANES, dot, exp, max, sum};
 use super::mask::Mask;
@@ -46,6 +47,21 @@ pub struct Scratch {
     keys: Panels,
     panels: Panels,
     packing: Packing,
+}
+
+impl Scratch {
+    /// Bytes that sequences of up to `longest` tokens take, in both directions or forward alone.
+    pub(crate) fn bytes(mask: Mask, longest: usize, width: usize, unit: Unit, backward: bool) -> usize {
+        let tiles = || mask.tiles(longest);
+        let queries = tiles().map(|(queries, _)| queries.len()).max().unwrap_or(0);
+        let keys = tiles().map(|(_, keys)| keys.len()).max().unwrap_or(0);
+        let rows = if backward { 2 * queries } else { queries.min(QUERIES) };
+        let scores = size_of::<f32>() * (rows * keys.next_multiple_of(LANES) + queries);
+        let forward = Panels::bytes(keys, width, unit);
+        let panels = [Panels::bytes(width, keys, unit), Panels::bytes(queries, width, unit)];
+        let panels = if backward { panels.into_iter().fold(forward, usize::max) } else { forward };
+        scores + Panels::bytes(width, keys, unit) + panels + Packing::bytes(queries.max(keys), unit)
+    }
 }
 
 /// Some queries of one sequence and head, all of them if they see all keys, and the keys that any of them sees.
@@ -148,8 +164,8 @@ impl Tile<'_> {
     fn exponentials(&self, projected: &[f32], queries: Range<usize>, scratch: &mut Scratch) {
         let (count, stride) = (self.keys.len(), self.stride());
         let Scratch { scores, shares, keys, packing, .. } = scratch;
-        scores.resize(queries.len() * stride, 0.0);
-        shares.resize(queries.len(), 0.0);
+        resize(scores, queries.len() * stride, 0.0);
+        resize(shares, queries.len(), 0.0);
         let left = self.part(projected, Part::Query).rows(queries.start - self.queries.start, queries.len());
         multiply(ViewMut::new(scores, stride), Start::Zero, left, keys, packing);
         self.hide(queries.clone(), scores, f32::NEG_INFINITY);
@@ -183,7 +199,7 @@ impl Tile<'_> {
     fn slopes(&self, projected: &[f32], context: &[f32], gradient: &[f32], scratch: &mut Scratch) {
         let stride = self.stride();
         let Scratch { scores, slopes, panels, packing, .. } = scratch;
-        slopes.resize(scores.len(), 0.0);
+        resize(slopes, scores.len(), 0.0);
         panels.pack(self.part(projected, Part::Value).transposed(), self.attention.unit);
         multiply(ViewMut::new(slopes, stride), Start::Zero, self.columns(gradient), panels, packing);
         self.drop(self.queries.start, slopes);
@@ -342,7 +358,7 @@ mod tests {
     #[test]
     fn backward_is_the_slope_of_forward_with_and_without_dropout() {
         for (kind, dropout) in
-            KINDS.into_iter().flat_map(|kind| [(kind, Dropout::OFF), (kind, Dropout::new(0.3, 1, 2, 3))])
+            KINDS.into_iter().flat_map(|kind| [(kind, Dropout::OFF), (kind, Dropout::new(0.3, 1, 2))])
         {
             let attention = attention(kind, dropout);
             let projected = noise(1, TOKENS * attention.stride());

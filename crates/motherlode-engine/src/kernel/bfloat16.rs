@@ -33,6 +33,7 @@ mod packed {
 
     use pulp::{Simd, WithSimd};
 
+    use crate::kernel::buffer::resize;
     use crate::kernel::matrix::{Output, Patch, Start};
     use crate::kernel::operand::{Panels, View};
     use crate::kernel::tiles::{Bfloat16Unit, SIDE, SPAN, SQUARE, Session, Sums, Tile};
@@ -50,6 +51,13 @@ mod packed {
         sums: Box<Sums>,
     }
 
+    impl Packing {
+        /// Bytes that a product with `rows` rows on the left takes at most.
+        pub(in crate::kernel) fn bytes(rows: usize) -> usize {
+            tiles_over(DEPTH) * rows.min(BLOCK).div_ceil(SIDE) * size_of::<Tile>() + size_of::<Sums>()
+        }
+    }
+
     impl Default for Packing {
         fn default() -> Self {
             Self { left: Vec::new(), sums: Box::new(Sums::ZERO) }
@@ -64,7 +72,7 @@ mod packed {
     /// Packs `right` into columns of tiles.
     pub(in crate::kernel) fn pack_right(target: &mut Vec<Tile>, right: View, unit: Bfloat16Unit) {
         let count = tiles_over(right.rows);
-        target.resize(count * right.columns.div_ceil(SIDE), Tile::ZERO);
+        resize(target, count * right.columns.div_ceil(SIDE), Tile::ZERO);
         for (index, target) in target.chunks_exact_mut(count.max(1)).enumerate() {
             pack_strip(target, right.transposed(), index * SIDE, 0..right.rows, unit);
             target.iter_mut().for_each(|tile| unit.transpose(tile));
@@ -74,7 +82,7 @@ mod packed {
     /// Packs the given rows and inner indices of `left` into rows of tiles.
     fn pack_left(target: &mut Vec<Tile>, left: View, rows: Range<usize>, depth: Range<usize>, unit: Bfloat16Unit) {
         let count = tiles_over(depth.len());
-        target.resize(count * rows.len().div_ceil(SIDE), Tile::ZERO);
+        resize(target, count * rows.len().div_ceil(SIDE), Tile::ZERO);
         for (index, target) in target.chunks_exact_mut(count).enumerate() {
             pack_strip(target, left.rows(0, rows.end), rows.start + index * SIDE, depth.clone(), unit);
         }

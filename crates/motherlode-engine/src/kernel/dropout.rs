@@ -57,10 +57,10 @@ impl Dropout {
     /// Drops nothing.
     pub const OFF: Self = Self { threshold: 0, scale: 1.0, key: 0 };
 
-    /// Masks that drop an element with probability `rate`, keyed by seed, optimiser step and chunk.
-    pub fn new(rate: f32, seed: u64, step: u64, chunk: u32) -> Self {
+    /// Masks that drop an element with probability `rate`, keyed by seed and optimiser step.
+    pub fn new(rate: f32, seed: u64, step: u64) -> Self {
         let threshold = (f64::from(rate) * f64::from(u32::MAX)) as u32;
-        let key = scramble(scramble(scramble(seed) ^ step) ^ u64::from(chunk));
+        let key = scramble(scramble(seed) ^ step);
         Self { threshold, scale: (1.0 - rate).recip(), key }
     }
 
@@ -123,7 +123,7 @@ mod tests {
     #[test]
     fn the_share_of_dropped_elements_is_the_rate_and_the_mean_stays() {
         for rate in [0.1, 0.5] {
-            let values = masked(Dropout::new(rate, 7, 3, 0), Site::Embeddings, 0, 2000);
+            let values = masked(Dropout::new(rate, 7, 3), Site::Embeddings, 0, 2000);
             let dropped = values.iter().filter(|value| **value < 0.5).count() as f32 / 200_000.0;
             assert!((dropped - rate).abs() < 0.005, "{dropped} dropped at {rate}");
             assert!((values.iter().sum::<f32>() / 200_000.0 - 1.0).abs() < 0.01);
@@ -132,7 +132,7 @@ mod tests {
 
     #[test]
     fn masks_depend_on_every_part_of_their_place_and_not_on_how_rows_are_grouped() {
-        let dropout = Dropout::new(0.5, 1, 2, 3);
+        let dropout = Dropout::new(0.5, 1, 2);
         let layer = |layer| Site::Attention { layer };
         let all = masked(dropout, layer(1), 0, 8);
         assert_eq!(all[400..], masked(dropout, layer(1), 4, 4));
@@ -142,7 +142,7 @@ mod tests {
             masked(dropout, Site::Probabilities { layer: 0, head: 0 }, 0, 8),
             masked(dropout, Site::Probabilities { layer: 0, head: 1 }, 0, 8)
         );
-        for other in [Dropout::new(0.5, 9, 2, 3), Dropout::new(0.5, 1, 9, 3), Dropout::new(0.5, 1, 2, 9)] {
+        for other in [Dropout::new(0.5, 9, 2), Dropout::new(0.5, 1, 9)] {
             assert_ne!(all, masked(other, layer(1), 0, 8));
         }
     }
@@ -150,6 +150,6 @@ mod tests {
     #[test]
     fn off_changes_nothing() {
         assert!(masked(Dropout::OFF, Site::Embeddings, 0, 5).iter().all(|value| *value == 1.0));
-        assert!(masked(Dropout::new(0.0, 1, 1, 1), Site::Embeddings, 0, 5).iter().all(|value| *value == 1.0));
+        assert!(masked(Dropout::new(0.0, 1, 1), Site::Embeddings, 0, 5).iter().all(|value| *value == 1.0));
     }
 }

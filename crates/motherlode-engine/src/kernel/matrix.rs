@@ -98,6 +98,17 @@ pub struct Packing {
     tiles: bfloat16::Packing,
 }
 
+impl Packing {
+    /// Bytes that a product with `rows` rows on the left takes at most.
+    pub(crate) fn bytes(rows: usize, unit: Unit) -> usize {
+        match unit {
+            Unit::Single(_) | Unit::Rounded(_) => size_of::<f32>() * (rows.min(BLOCK) + MANY_ROWS) * STRIDE,
+            #[cfg(target_arch = "x86_64")]
+            Unit::Bfloat16(_) => bfloat16::Packing::bytes(rows),
+        }
+    }
+}
+
 /// out = start + left · right.
 ///
 /// Shapes: left m × k, right k × n, out m × n. `packing` is working memory.

@@ -32,7 +32,9 @@ macro_rules! vectorised {
 pub mod adamw;
 pub mod attention;
 mod bfloat16;
+pub(crate) mod buffer;
 pub mod continued;
+pub mod cross_entropy;
 pub mod dropout;
 pub mod embedding;
 pub mod gated;

@@ -1,6 +1,7 @@
 //! Layer normalisation of the rows of a matrix, and the root-mean-square normalisation, which leaves the mean where it
 //! is (Zhang and Sennrich 2019); forward and backward.
 
+use super::buffer::resize;
 use super::lanes::{dot, sum};
 
 /// What a normalisation makes of a row, before γ and β.
@@ -39,8 +40,8 @@ pub struct Normalised {
 /// out = γ · (x − mean) / √(variance + ε) + β for every row of `x`, or γ · x / √(mean square + ε) + β.
 pub fn forward(x: &[f32], affine: Affine, saved: &mut Normalised, out: &mut [f32]) {
     saved.kind = affine.kind;
-    saved.values.resize(x.len(), 0.0);
-    saved.factors.resize(x.len() / affine.weight.len(), 0.0);
+    resize(&mut saved.values, x.len(), 0.0);
+    resize(&mut saved.factors, x.len() / affine.weight.len(), 0.0);
     forward_rows(x, affine, saved, out);
 }
 

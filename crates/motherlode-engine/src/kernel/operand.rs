@@ -5,6 +5,7 @@ use std::ops::{Deref, DerefMut, Range};
 use pulp::{Arch, Simd, WithSimd};
 
 use super::bfloat16;
+use super::buffer::resize;
 #[cfg(target_arch = "x86_64")]
 use super::tiles::{Bfloat16Unit, Tile};
 
@@ -148,6 +149,17 @@ impl Panels {
         }
     }
 
+    /// Bytes that a packed operand of `depth` rows takes.
+    pub(crate) fn bytes(depth: usize, columns: usize, unit: Unit) -> usize {
+        match unit {
+            Unit::Single(arch) | Unit::Rounded(arch) => {
+                Aligned::LINE + size_of::<f32>() * depth * columns.next_multiple_of(panel_width(arch))
+            }
+            #[cfg(target_arch = "x86_64")]
+            Unit::Bfloat16(_) => bfloat16::tiles_over(depth) * columns.div_ceil(super::tiles::SIDE) * size_of::<Tile>(),
+        }
+    }
+
     /// Inner indices: rows of the packed matrix.
     pub fn depth(&self) -> usize {
         self.depth
@@ -237,7 +249,7 @@ impl Aligned {
     pub(super) fn resize(&mut self, length: usize) {
         let room = length + Self::LINE / size_of::<f32>();
         if self.values.len() < room {
-            self.values.resize(room, 0.0);
+            resize(&mut self.values, room, 0.0);
         }
         // An offset that cannot be computed only costs speed.
         self.start = self.values.as_ptr().align_offset(Self::LINE).min(room - length);

@@ -258,13 +258,14 @@ impl Decoder {
         let Working { kept, scratch, continued, hidden, .. } = working;
         let attention =
             Continued { heads: self.shape.heads, groups: self.shape.groups, width: self.shape.width, unit: self.unit };
-        std::mem::swap(&mut kept.input, hidden);
-        self.block(layer).forward_with(span, kept, scratch, hidden, |projected, context, _| {
+        let block = self.block(layer);
+        block.attend(span, hidden, kept, scratch, |projected, context, _| {
             for (text, tokens) in texts.iter_mut().zip(&span.sequences) {
                 attention.remember(projected, tokens.clone(), &mut text.context.layers[layer]);
                 attention.forward(projected, tokens.clone(), &text.context.memories(layer), context, continued);
             }
         });
+        block.feed_forward(span, kept, scratch, hidden);
     }
 
     /// Writes the scores of the next token of `texts` texts, whose vectors `working.last` has, to `working.scores`.

@@ -11,6 +11,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use super::*;
+use crate::block::{Kept, Scratch};
 use crate::config::{ModelFolder, read_json};
 use crate::kernel::testing::assert_close;
 use crate::network::{Network, SpanMemory};
@@ -193,8 +194,8 @@ fn expected(family: &str, text: &[u32]) -> Vec<Vec<f32>> {
     let batch: TokenBatch = [text].into_iter().collect();
     let span = Span::cut(&batch, Masks::OFF).remove(0);
     let hidden = network.shape.hidden;
-    let mut memory = SpanMemory::keeping(network.shape.layers.len());
-    network.forward(&span, &mut memory, &mut vec![0.0; hidden]);
+    let mut memory = SpanMemory::keeping(network.shape.layers.len(), false);
+    network.forward(&span, &mut memory, &mut Kept::default(), &mut Scratch::default());
     let words = network.layout.embeddings(&network.weights).word;
     let score = |vector: &[f32]| {
         words.chunks_exact(hidden).map(|word| word.iter().zip(vector).map(|(a, b)| a * b).sum()).collect()

@@ -3,17 +3,18 @@
 use std::fs;
 use std::path::PathBuf;
 
-use motherlode::engine::{LoraConfig, OptimizerConfig};
+use motherlode::engine::{Engine, LoraConfig, OptimizerConfig};
 use safetensors::SafeTensors;
 
 use super::tests::{assert_slopes, state};
 use super::*;
+use crate::CpuEngine;
 use crate::kernel::testing::{assert_close, noise};
+use crate::tiny::write_random_encoder;
 
 const FAMILIES: [&str; 7] = ["bert", "xlm-roberta", "modern-bert", "qwen2", "qwen3", "llama", "mistral"];
 /// Families for which peft made adapters.
 const ADAPTED: [&str; 3] = ["bert", "modern-bert", "qwen3"];
-const FIRST: Pass = Pass { step: 0, chunk: 0, keep: true };
 
 fn folder(family: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(family)
@@ -31,7 +32,7 @@ fn dropping() -> OptimizerConfig {
 fn adapted(family: &str, dropout: f32) -> CpuTrainable {
     let lora = LoraConfig { rank: 2, alpha: 2.0, dropout, ..Default::default() };
     let mut trainable = open(family, LoadOptions { lora: Some(lora), ..Default::default() });
-    let (_, weights) = trainable.network.trained_mut();
+    let (_, weights) = trainable.learner.network.trained_mut();
     weights.iter_mut().zip(noise(9, 100_000)).for_each(|(weight, value)| *weight = 0.2 * value);
     trainable
 }
@@ -90,9 +91,8 @@ fn outputs_gradients_and_steps_agree_with_pytorch() {
         let (mut trainable, batch) = (open(family, LoadOptions { optimizer, ..Default::default() }), golden.batch());
         let upstream = Embeddings::new(trainable.dimension(), golden.tensor("upstream").unwrap()).unwrap();
         for (step, norm) in golden.tensor("norms").unwrap().into_iter().enumerate() {
-            let pass = Pass { step: step as u64, ..FIRST };
-            let outputs = trainable.forward(&batch, pass).unwrap();
-            trainable.backward(&batch, &upstream, pass).unwrap();
+            let outputs = trainable.forward(&batch, step as u64).unwrap();
+            trainable.backward(&batch, &upstream, step as u64).unwrap();
             if step == 0 {
                 println!("{family}");
                 assert_close(outputs.values(), &golden.tensor("outputs").unwrap(), 1e-5);
@@ -108,11 +108,11 @@ fn outputs_gradients_and_steps_agree_with_pytorch() {
 }
 
 fn compare_gradients(trainable: &CpuTrainable, golden: &Golden) {
-    for tensor in &trainable.network.trained().0.tensors {
+    for tensor in &trainable.learner.network.trained().0.tensors {
         let expected = golden.tensor(&format!("gradient.{}", tensor.name)).unwrap();
         let scale = expected.iter().fold(1e-2_f32, |scale, value| scale.max(value.abs()));
         println!("{}", tensor.name);
-        assert_close(&trainable.gradient.values[tensor.place.clone()], &expected, 1e-4 * scale);
+        assert_close(&trainable.learner.gradient.values[tensor.place.clone()], &expected, 1e-4 * scale);
     }
 }
 
@@ -120,11 +120,11 @@ fn compare_gradients(trainable: &CpuTrainable, golden: &Golden) {
 /// The keys' biases are left out: without rotary positions their gradient is zero but for rounding, which the optimiser
 /// blows up to whole steps.
 fn compare_weights(trainable: &CpuTrainable, golden: &Golden) {
-    let tensors = trainable.network.layout.tensors.iter();
+    let tensors = trainable.learner.network.layout.tensors.iter();
     for tensor in tensors.filter(|tensor| !tensor.name.ends_with("key.bias")) {
         let expected = golden.tensor(&format!("trained.{}", tensor.name)).unwrap();
         println!("{}", tensor.name);
-        assert_close(&trainable.network.weights[tensor.place.clone()], &expected, 1e-3);
+        assert_close(&trainable.learner.network.weights[tensor.place.clone()], &expected, 1e-3);
     }
 }
 
@@ -139,10 +139,10 @@ fn adapters_agree_with_peft_in_outputs_gradients_and_files() {
         let lora = LoraConfig { dropout: 0.0, ..read.config };
         let options = LoadOptions { lora: Some(lora), adapter: Some(path.clone()), ..Default::default() };
         let (mut trainable, batch) = (open(family, options), base.batch());
-        let outputs = trainable.forward(&batch, FIRST).unwrap();
+        let outputs = trainable.forward(&batch, 0).unwrap();
         assert_close(outputs.values(), &golden.tensor("outputs").unwrap(), 1e-5);
         let upstream = Embeddings::new(trainable.dimension(), base.tensor("upstream").unwrap()).unwrap();
-        trainable.backward(&batch, &upstream, FIRST).unwrap();
+        trainable.backward(&batch, &upstream, 0).unwrap();
         compare_gradients(&trainable, &golden);
 
         let merged = open(family, LoadOptions { adapter: Some(path.clone()), ..Default::default() });
@@ -159,6 +159,26 @@ fn adapters_agree_with_peft_in_outputs_gradients_and_files() {
             all
         };
         assert!(tensors(&out.path().join("adapter")) == tensors(&path));
+    }
+}
+
+#[test]
+fn adapters_beside_the_weights_belong_to_the_model() {
+    for family in ADAPTED {
+        let (out, adapter, batch) = (tempfile::tempdir().unwrap(), folder(family).join("adapter"), batch());
+        fs::create_dir(out.path().join("1_Pooling")).unwrap();
+        for file in ["modules.json", "1_Pooling/config.json", "config.json", "model.safetensors"] {
+            fs::copy(folder(family).join(file), out.path().join(file)).unwrap();
+        }
+        for file in ["adapter_config.json", "adapter_model.safetensors"] {
+            fs::copy(adapter.join(file), out.path().join(file)).unwrap();
+        }
+        let expected =
+            open(family, LoadOptions { adapter: Some(adapter), ..Default::default() }).encode(&batch).unwrap();
+        let encoder = CpuEngine.encoder(out.path(), &LoadOptions::default()).unwrap();
+        assert_eq!(encoder.encode(&batch).unwrap(), expected);
+        let lora = LoadOptions { lora: Some(LoraConfig::default()), ..Default::default() };
+        assert_eq!(CpuEngine.trainable(out.path(), &lora).unwrap().encode(&batch).unwrap(), expected);
     }
 }
 
@@ -189,12 +209,11 @@ fn fresh_adapters_change_nothing_and_training_moves_them_alone() {
         let plain = open(family, LoadOptions::default());
         assert_eq!(trainable.encode(&batch).unwrap(), plain.encode(&batch).unwrap());
         for step in 0..2 {
-            let pass = Pass { step, ..FIRST };
-            trainable.forward(&batch, pass).unwrap();
-            trainable.backward(&batch, &upstream(&plain, &batch), pass).unwrap();
+            trainable.forward(&batch, step).unwrap();
+            trainable.backward(&batch, &upstream(&plain, &batch), step).unwrap();
             assert!(trainable.step(1e-2).unwrap().gradient_norm > 0.0);
         }
-        assert_eq!(trainable.network.weights, plain.network.weights);
+        assert_eq!(trainable.learner.network.weights, plain.learner.network.weights);
         assert_ne!(trainable.encode(&batch).unwrap(), plain.encode(&batch).unwrap());
         let middle = state(&trainable);
         let mut resumed = open(family, LoadOptions { lora: Some(LoraConfig::default()), ..Default::default() });
@@ -229,9 +248,8 @@ fn results_do_not_depend_on_threads_or_on_the_batch() {
             pool.install(|| {
                 let mut trainable = make();
                 for step in 0..2 {
-                    let pass = Pass { step, chunk: 0, keep: step == 0 };
-                    trainable.forward(&sequences, pass).unwrap();
-                    trainable.backward(&sequences, &upstream(&trainable, &sequences), pass).unwrap();
+                    trainable.forward(&sequences, step).unwrap();
+                    trainable.backward(&sequences, &upstream(&trainable, &sequences), step).unwrap();
                     trainable.step(1e-3).unwrap();
                 }
                 (state(&trainable), trainable.encode(&sequences).unwrap())
@@ -245,6 +263,66 @@ fn results_do_not_depend_on_threads_or_on_the_batch() {
             assert_eq!(trainable.encode(&sequences.slice(index..index + 1)).unwrap().row(0), together.row(index));
         }
     }
+}
+
+/// Every recomputation that some limit of memory leads to, with such a limit.
+fn recomputations(family: &str, options: &LoadOptions, lengths: &[usize]) -> Vec<(Recomputation, u64)> {
+    let (mut found, mut limit) = (Vec::<(Recomputation, u64)>::new(), u64::MAX >> 1);
+    let with = |limit| LoadOptions { memory: Some(limit), ..options.clone() };
+    while let Ok(footprint) = CpuEngine.training_footprint(&folder(family), &with(limit), lengths) {
+        if found.last().is_none_or(|(last, _)| *last != footprint.recomputation) {
+            found.push((footprint.recomputation, limit));
+        }
+        limit = footprint.total() - 1;
+    }
+    found
+}
+
+#[test]
+fn gradients_do_not_depend_on_memory() {
+    let lora = LoraConfig { rank: 2, dropout: 0.3, ..Default::default() };
+    let sequences: TokenBatch = (0..40).map(|index| batch().sequence(index % 5).to_vec()).collect();
+    let lengths: Vec<usize> = (0..sequences.len()).map(|index| sequences.range(index).len()).collect();
+    for (family, lora) in FAMILIES.iter().flat_map(|family| [(family, None), (family, Some(lora.clone()))]) {
+        let options = LoadOptions { optimizer: dropping(), lora, ..Default::default() };
+        let ways = recomputations(family, &options, &lengths);
+        let kinds: Vec<(bool, bool)> = ways.iter().map(|(way, _)| (way.layers, way.groups > 1)).collect();
+        for kind in [(false, false), (true, false), (true, true)] {
+            assert!(kinds.contains(&kind), "{family}: {kinds:?}");
+        }
+        let run = |limit: u64| {
+            let mut trainable = open(family, LoadOptions { memory: Some(limit), ..options.clone() });
+            let vectors = trainable.forward(&sequences, 1).unwrap();
+            trainable.backward(&sequences, &upstream(&trainable, &sequences), 1).unwrap();
+            (vectors, trainable.learner.gradient.values)
+        };
+        let expected = run(u64::MAX >> 1);
+        for (way, limit) in ways {
+            assert!(run(limit) == expected, "{family}, {way}");
+        }
+    }
+}
+
+#[test]
+fn too_little_memory_is_refused_with_what_would_fit() {
+    let (folder, config) = (
+        tempfile::tempdir().unwrap(),
+        serde_json::json!({
+            "model_type": "bert", "vocab_size": 50, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2,
+            "intermediate_size": 32, "hidden_act": "gelu", "max_position_embeddings": 512, "type_vocab_size": 2,
+            "layer_norm_eps": 1e-12,
+        }),
+    );
+    write_random_encoder(folder.path(), &config, 1).unwrap();
+    let refusal = |memory: u64| {
+        let options = LoadOptions { memory: Some(memory), ..Default::default() };
+        CpuEngine.training_footprint(folder.path(), &options, &[500; 4]).err().map(|error| error.to_string())
+    };
+    let message = refusal(1000).unwrap();
+    assert!(message.contains("training needs at least") && message.contains("`memory` allows 1000 B"), "{message}");
+    assert!(message.contains("`train.lora`"), "{message}");
+    let message = (1..1 << 14).map_while(|kibibytes| refusal(kibibytes << 10)).last().unwrap();
+    assert!(message.contains("sequences of up to 4") && message.contains("`encoder.passage_length`"), "{message}");
 }
 
 #[test]

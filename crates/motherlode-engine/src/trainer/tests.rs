@@ -10,9 +10,6 @@ use crate::kernel::lanes::dot;
 use crate::kernel::testing::{assert_close, noise};
 use crate::tiny::write_tiny_encoder;
 
-const FIRST: Pass = Pass { step: 0, chunk: 0, keep: true };
-const AGAIN: Pass = Pass { step: 0, chunk: 0, keep: false };
-
 fn open(folder: &Path, optimizer: OptimizerConfig) -> CpuTrainable {
     CpuTrainable::open(folder, &LoadOptions { optimizer, seed: 5, ..Default::default() }).unwrap()
 }
@@ -54,13 +51,12 @@ fn loss(outputs: &Embeddings, upstream: &Embeddings) -> f64 {
     outputs.values().iter().zip(upstream.values()).map(|(out, up)| f64::from(*out) * f64::from(*up)).sum()
 }
 
-/// One step on a batch of its own, in two chunks.
+/// One step on two batches of its own.
 fn train_step(trainable: &mut CpuTrainable, step: u64) -> StepReport {
-    for chunk in 0..2 {
-        let batch = batch(100 + 2 * step + u64::from(chunk), 20);
-        let pass = Pass { step, chunk, keep: chunk == 0 };
-        trainable.forward(&batch, pass).unwrap();
-        trainable.backward(&batch, &upstream(step, &batch), pass).unwrap();
+    for number in 0..2 {
+        let batch = batch(100 + 2 * step + number, 20);
+        trainable.forward(&batch, step).unwrap();
+        trainable.backward(&batch, &upstream(step, &batch), step).unwrap();
     }
     trainable.step(1e-3).unwrap()
 }
@@ -83,23 +79,23 @@ pub(super) fn assert_slopes(trainable: &mut CpuTrainable, batch: &TokenBatch) {
     const STEP: f32 = 2e-3;
     let dimension = trainable.dimension();
     let upstream = Embeddings::new(dimension, noise(2, batch.len() * dimension)).unwrap();
-    let outputs = trainable.forward(batch, AGAIN).unwrap();
-    trainable.backward(batch, &upstream, AGAIN).unwrap();
+    let outputs = trainable.forward(batch, 0).unwrap();
+    trainable.backward(batch, &upstream, 0).unwrap();
     let terms = outputs.values().iter().zip(upstream.values()).map(|(out, up)| (out * up).abs());
     let rounding = 1e-7 * terms.sum::<f32>() / STEP;
-    for tensor in trainable.network.trained().0.tensors.clone() {
-        let gradient = trainable.gradient.values[tensor.place.clone()].to_vec();
+    for tensor in trainable.learner.network.trained().0.tensors.clone() {
+        let gradient = trainable.learner.gradient.values[tensor.place.clone()].to_vec();
         let scale = gradient.iter().fold(0.05_f32, |scale, value| scale.max(value.abs()));
         let mut order: Vec<usize> = (0..gradient.len()).collect();
         order.sort_by(|a, b| gradient[*b].abs().total_cmp(&gradient[*a].abs()));
         for index in order.into_iter().step_by(1 + gradient.len() / 7) {
             let mut moved = |by: f32| {
                 let place = tensor.place.start + index;
-                let before = trainable.network.trained().1[place];
-                trainable.network.trained_mut().1[place] = before + by;
-                trainable.network.pack();
-                let loss = loss(&trainable.forward(batch, AGAIN).unwrap(), &upstream);
-                trainable.network.trained_mut().1[place] = before;
+                let before = trainable.learner.network.trained().1[place];
+                trainable.learner.network.trained_mut().1[place] = before + by;
+                trainable.learner.network.pack();
+                let loss = loss(&trainable.forward(batch, 0).unwrap(), &upstream);
+                trainable.learner.network.trained_mut().1[place] = before;
                 loss
             };
             let slope = ((moved(STEP) - moved(-STEP)) / f64::from(2.0 * STEP)) as f32;
@@ -112,39 +108,55 @@ pub(super) fn assert_slopes(trainable: &mut CpuTrainable, batch: &TokenBatch) {
             );
         }
     }
-    trainable.network.pack();
+    trainable.learner.network.pack();
 }
 
 #[test]
-fn kept_and_recomputed_activations_give_the_same_gradient_bit_for_bit() {
+fn a_backward_pass_does_not_need_the_forward_pass_just_before() {
     let batch = batch(1, 12);
-    let gradient = |pass: Pass, other_first: bool| {
+    let gradient = |forward: bool, other_first: bool| {
         let mut trainable = tiny_with(dropping());
-        let outputs = trainable.forward(&batch, pass).unwrap();
-        if other_first {
-            trainable.forward(&self::batch(9, 4), Pass { chunk: 1, ..pass }).unwrap();
+        if forward {
+            trainable.forward(&batch, 3).unwrap();
         }
-        trainable.backward(&batch, &upstream(2, &batch), pass).unwrap();
-        (outputs, trainable.gradient.values)
+        if other_first {
+            trainable.forward(&self::batch(9, 4), 3).unwrap();
+        }
+        trainable.backward(&batch, &upstream(2, &batch), 3).unwrap();
+        trainable.learner.gradient.values
     };
-    let kept = gradient(FIRST, false);
-    assert!(kept.1.iter().any(|value| *value != 0.0));
-    assert_eq!(kept, gradient(AGAIN, false));
-    assert_eq!(kept, gradient(FIRST, true));
+    let kept = gradient(true, false);
+    assert!(kept.iter().any(|value| *value != 0.0));
+    assert_eq!(kept, gradient(false, false));
+    assert_eq!(kept, gradient(true, true));
 }
 
 #[test]
-fn the_gradients_of_chunks_add_up_to_that_of_the_undivided_batch() {
+fn steps_of_any_size_after_one_another_give_what_they_give_alone() {
+    let gradient = |sizes: &[usize]| {
+        let mut trainable = tiny();
+        for sequences in sizes {
+            trainable.learner.gradient.clear();
+            let batch = batch(*sequences as u64, *sequences);
+            trainable.forward(&batch, 0).unwrap();
+            trainable.backward(&batch, &upstream(2, &batch), 0).unwrap();
+        }
+        trainable.learner.gradient.values
+    };
+    assert_eq!(gradient(&[3, 40, 7, 12]), gradient(&[12]));
+}
+
+#[test]
+fn the_gradients_of_parts_add_up_to_that_of_the_whole_batch() {
     let all = batch(1, 20);
     let upstream = upstream(2, &all);
     let mut whole = tiny();
-    whole.backward(&all, &upstream, AGAIN).unwrap();
+    whole.backward(&all, &upstream, 0).unwrap();
     let mut parts = tiny();
-    for (chunk, range) in [(0, 0..7), (1, 7..8), (2, 8..20)] {
-        let pass = Pass { chunk, ..AGAIN };
-        parts.backward(&all.slice(range.clone()), &upstream.slice(range), pass).unwrap();
+    for range in [0..7, 7..8, 8..20] {
+        parts.backward(&all.slice(range.clone()), &upstream.slice(range), 0).unwrap();
     }
-    assert_close(&whole.gradient.values, &parts.gradient.values, 1e-5);
+    assert_close(&whole.learner.gradient.values, &parts.learner.gradient.values, 1e-5);
 }
 
 #[test]
@@ -168,29 +180,28 @@ fn bfloat16_gives_nearly_the_vectors_and_gradients_of_f32() {
     let (batch, optimizer) = (batch(1, 20), dropping());
     let run = |precision: Precision| {
         let mut trainable = tiny_in(precision, optimizer.clone());
-        let vectors = trainable.forward(&batch, FIRST).unwrap();
-        trainable.backward(&batch, &upstream(2, &batch), FIRST).unwrap();
+        let vectors = trainable.forward(&batch, 0).unwrap();
+        trainable.backward(&batch, &upstream(2, &batch), 0).unwrap();
         (vectors, trainable)
     };
     let ((vectors, single), (near, half)) = (run(Precision::F32), run(Precision::Bf16));
     assert_ne!(vectors, near);
     assert_close(vectors.values(), near.values(), 2e-2);
-    let tensors = single.network.layout.tensors.iter();
+    let tensors = single.learner.network.layout.tensors.iter();
     for tensor in tensors.filter(|tensor| !tensor.name.ends_with("key.bias")) {
-        let [exact, near] = [&single, &half].map(|trainable| &trainable.gradient.values[tensor.place.clone()]);
+        let [exact, near] = [&single, &half].map(|trainable| &trainable.learner.gradient.values[tensor.place.clone()]);
         let cosine = dot(exact, near) / (dot(exact, exact) * dot(near, near)).sqrt();
         assert!(cosine > 0.999, "{}: cosine {cosine}", tensor.name);
     }
 }
 
 #[test]
-fn dropout_follows_its_pass_and_encoding_has_none() {
+fn dropout_follows_its_step_and_encoding_has_none() {
     let (mut trainable, batch) = (tiny_with(dropping()), batch(1, 5));
-    let first = trainable.forward(&batch, FIRST).unwrap();
-    assert_eq!(first, trainable.forward(&batch, AGAIN).unwrap());
-    assert_ne!(first, trainable.forward(&batch, Pass { step: 1, ..FIRST }).unwrap());
-    assert_ne!(first, trainable.forward(&batch, Pass { chunk: 1, ..FIRST }).unwrap());
-    assert_eq!(trainable.encode(&batch).unwrap(), tiny().forward(&batch, FIRST).unwrap());
+    let first = trainable.forward(&batch, 0).unwrap();
+    assert_eq!(first, trainable.forward(&batch, 0).unwrap());
+    assert_ne!(first, trainable.forward(&batch, 1).unwrap());
+    assert_eq!(trainable.encode(&batch).unwrap(), tiny().forward(&batch, 0).unwrap());
 }
 
 #[test]
@@ -231,7 +242,7 @@ fn a_saved_encoder_gives_the_same_vectors_with_the_layers_it_kept() {
     train_step(&mut trainable, 0);
     trainable.save(folder.path()).unwrap();
     let read = CpuTrainable::open(folder.path(), &LoadOptions::default()).unwrap();
-    assert_eq!(read.network.shape.layers.len(), 2);
+    assert_eq!(read.learner.network.shape.layers.len(), 2);
     assert_eq!(read.encode(&batch).unwrap(), trainable.encode(&batch).unwrap());
     assert!(fs::read_dir(folder.path()).unwrap().all(|entry| !entry.unwrap().path().ends_with(".tmp")));
 }
@@ -242,15 +253,26 @@ fn a_gradient_that_is_not_finite_moves_nothing_and_is_forgotten() {
     let before = state(&trainable);
     let mut broken = upstream(2, &batch);
     broken.values_mut()[0] = f32::NAN;
-    trainable.backward(&batch, &broken, AGAIN).unwrap();
+    trainable.backward(&batch, &broken, 0).unwrap();
     assert!(trainable.step(1e-3).unwrap_err().to_string().contains("not finite"));
     assert_eq!(state(&trainable), before);
     assert!(trainable.step(0.0).unwrap().gradient_norm == 0.0);
 }
 
 #[test]
+fn weights_that_are_not_finite_are_not_written() {
+    let (mut trainable, folder) = (tiny(), tempfile::tempdir().unwrap());
+    trainable.learner.network.weights[17] = f32::INFINITY;
+    let message = trainable.write_state(&mut Vec::new()).unwrap_err().to_string();
+    assert!(message.contains("expected finite numbers, got inf; lower the learning rate"), "{message}");
+    let message = trainable.save(folder.path()).unwrap_err().to_string();
+    assert!(message.contains("model.safetensors: expected finite numbers"), "{message}");
+    assert!(!folder.path().join("model.safetensors").exists());
+}
+
+#[test]
 fn a_gradient_of_another_shape_is_refused() {
     let (mut trainable, batch) = (tiny(), batch(1, 3));
-    let error = trainable.backward(&batch, &Embeddings::zeros(2, 16), AGAIN).unwrap_err().to_string();
+    let error = trainable.backward(&batch, &Embeddings::zeros(2, 16), 0).unwrap_err().to_string();
     assert!(error.contains("expected (3, 16), got (2, 16)"), "{error}");
 }

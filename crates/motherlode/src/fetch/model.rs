@@ -36,9 +36,11 @@ const MODULES: &str = "modules.json";
 const POOLING: &str = "1_Pooling/config.json";
 const LENGTH: &str = "sentence_bert_config.json";
 const TOKENIZER_CONFIG: &str = "tokenizer_config.json";
+/// Adapters that are laid over the weights, in the files of `peft`.
+const ADAPTER: [&str; 2] = ["adapter_config.json", "adapter_model.safetensors"];
 
 /// The files of a model's folder that are taken over where they are there.
-const FILES: [&str; 9] = [
+const FILES: [&str; 11] = [
     WEIGHTS,
     CONFIG,
     TOKENIZER_FILE,
@@ -48,6 +50,8 @@ const FILES: [&str; 9] = [
     POOLING,
     LENGTH,
     PROMPTS_FILE,
+    ADAPTER[0],
+    ADAPTER[1],
 ];
 
 /// Whether a file of a model's folder is taken over; weights may lie in several files.
@@ -114,6 +118,9 @@ pub struct ModelConfig {
     pub query_prefix: Option<String>,
     /// Put before passages; unset: as the model's files or the table say.
     pub passage_prefix: Option<String>,
+    /// A folder with LoRA adapters as `peft` writes them, laid over the weights, such as `adapter` of a trained model.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub adapter: Option<PathBuf>,
 }
 
 impl Default for ModelConfig {
@@ -126,6 +133,7 @@ impl Default for ModelConfig {
             similarity: None,
             query_prefix: None,
             passage_prefix: None,
+            adapter: None,
         }
     }
 }
@@ -145,7 +153,7 @@ impl ModelConfig {
             Origin::Folder => super::recorded_name(&self.name),
             Origin::Hub | Origin::Mirror => self.name.clone(),
         };
-        Self { name, ..self.clone() }
+        Self { name, adapter: None, ..self.clone() }
     }
 }
 
@@ -333,6 +341,7 @@ impl Material {
     /// Adds what the files do not say, and lets the configuration overrule what they do.
     fn complete(&mut self, config: &ModelConfig) -> Result<()> {
         let known = known(&config.name);
+        config.adapter.as_deref().map_or(Ok(()), |folder| self.lay_over(folder))?;
         self.complete_pooling(config, known.as_ref())?;
         self.complete_modules(config, known.as_ref())?;
         self.complete_prompts(config, known.as_ref())?;
@@ -341,6 +350,25 @@ impl Material {
             let positions = self.positions()?;
             let tokens = known.map_or(positions, |known| known.max_tokens.min(positions));
             self.insert(LENGTH, json!({"max_seq_length": tokens, "do_lower_case": false}));
+        }
+        Ok(())
+    }
+
+    /// Adds the files of adapters.
+    fn lay_over(&mut self, folder: &Path) -> Result<()> {
+        if self.files.contains_key(ADAPTER[0]) {
+            let message = "`model.adapter`: the model's own files hold adapters already; merge these first";
+            return Err(Error::config(message));
+        }
+        for name in ADAPTER {
+            let path = folder.join(name);
+            if !path.is_file() {
+                return Err(Error::file(
+                    folder,
+                    format!("`model.adapter`: expected {name} as peft writes it, got none"),
+                ));
+            }
+            self.files.insert(name.to_owned(), Content::Copy(path));
         }
         Ok(())
     }
@@ -451,7 +479,7 @@ impl Material {
     fn check(&self) -> Result<()> {
         for (name, content) in &self.files {
             let Content::Copy(path) = content else { continue };
-            if name != WEIGHTS && !is_shard(name) {
+            if name != WEIGHTS && name != ADAPTER[1] && !is_shard(name) {
                 continue;
             }
             let file = MappedFile::open(path)?;
@@ -608,6 +636,39 @@ mod tests {
         let again = from_folder_with(artefact.folder(), &temporary.path().join("again"), |_| ()).unwrap();
         assert_eq!(json_of(&again, PROMPTS_FILE), json_of(&artefact, PROMPTS_FILE), "what is said is kept");
         assert_eq!(json_of(&again, MODULES), json_of(&artefact, MODULES));
+    }
+
+    #[test]
+    fn adapters_are_laid_over_by_their_content() {
+        let temporary = tempfile::tempdir().unwrap();
+        let folder = plain(temporary.path());
+        let fetch = |adapter: &Path, out: &str| {
+            from_folder_with(&folder, &temporary.path().join(out), |config| {
+                config.pooling = Some(Pooling::Cls);
+                config.adapter = Some(adapter.to_path_buf());
+            })
+        };
+        let adapters = |name: &str, config: &str| {
+            let adapter = temporary.path().join(name);
+            fs::create_dir(&adapter).unwrap();
+            fs::write(adapter.join(ADAPTER[0]), config).unwrap();
+            adapter
+        };
+        let first = adapters("first", "{}");
+        let message = fetch(&first, "refused").unwrap_err().to_string();
+        assert!(message.contains("`model.adapter`: expected adapter_model.safetensors"), "{message}");
+        fs::copy(folder.join(WEIGHTS), first.join(ADAPTER[1])).unwrap();
+        let artefact = fetch(&first, "out").unwrap();
+        assert!(ADAPTER.iter().all(|name| artefact.has(name)));
+        let moved = temporary.path().join("moved");
+        fs::rename(&first, &moved).unwrap();
+        assert_eq!(fetch(&moved, "again").unwrap().key(), artefact.key());
+        fs::write(moved.join(ADAPTER[0]), "{ }").unwrap();
+        assert_ne!(fetch(&moved, "other").unwrap().key(), artefact.key());
+        let both = from_folder_with(artefact.folder(), &temporary.path().join("both"), |config| {
+            config.adapter = Some(moved.clone());
+        });
+        assert!(both.unwrap_err().to_string().contains("hold adapters already"));
     }
 
     #[test]

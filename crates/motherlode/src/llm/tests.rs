@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::stand_in::{Play, StandIn, completion};
 use super::*;
-use crate::engine::{Choose, Encoder, LanguageModel, LoadOptions, Next, Precision, Trainable};
+use crate::engine::{Choose, Encoder, Footprint, LanguageModel, LoadOptions, Next, Precision, Trainable, TrainableLm};
 use crate::gguf::Gguf;
 use crate::progress::Watcher;
 
@@ -378,6 +378,18 @@ impl Engine for Optimist {
     }
 
     fn trainable(&self, _: &Path, _: &LoadOptions) -> Result<Box<dyn Trainable>> {
+        unreachable!("nothing is trained")
+    }
+
+    fn trainable_lm(&self, _: &Path, _: &LoadOptions) -> Result<Box<dyn TrainableLm>> {
+        unreachable!("nothing is trained")
+    }
+
+    fn encoding_footprint(&self, _: &Path, _: &LoadOptions, _: usize) -> Result<Footprint> {
+        unreachable!("nothing is encoded")
+    }
+
+    fn training_footprint(&self, _: &Path, _: &LoadOptions, _: &[usize]) -> Result<Footprint> {
         unreachable!("nothing is trained")
     }
 

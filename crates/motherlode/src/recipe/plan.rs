@@ -9,13 +9,14 @@ use std::time::Instant;
 
 use super::place::Workshop;
 use super::settings::{Retriever, Settings, Variant};
-use super::status::readable;
 use super::walk;
 use crate::artefact::Artefact;
 use crate::corpus::Passage;
 use crate::dataset::{Dataset, Split};
 use crate::encode::TextEncoder;
+use crate::engine::{Footprint, LoadOptions};
 use crate::error::Result;
+use crate::memory::readable;
 use crate::{generate, judge};
 
 /// Passages that are encoded to measure lengths and speed.
@@ -51,8 +52,10 @@ pub struct VariantPlan {
     pub step_tokens: f64,
     /// Bytes of vectors, runs and weights.
     pub disk: u64,
-    /// Bytes of weights, moments and gradients while training.
-    pub memory: u64,
+    /// Memory of encoding.
+    pub encoding_memory: Footprint,
+    /// Memory of training with steps of passages as long as those measured.
+    pub training_memory: Footprint,
 }
 
 /// Requests to a language model.
@@ -93,19 +96,29 @@ fn plan_variant(workshop: &Workshop<'_>, variant: &Variant) -> Result<VariantPla
     let texts_a_step = batch.queries as f64 * (1.0 + batch.negatives as f64);
     let train_queries = (queries as f64 * (1.0 - settings.sample.validation_share)).ceil();
     let weights = std::fs::metadata(model.path("model.safetensors")).map_or(0, |file| file.len());
+    let options = LoadOptions {
+        layers: settings.encoder.layers,
+        precision: settings.encoder.precision,
+        lora: settings.train.lora.clone(),
+        memory: settings.train.memory,
+        ..LoadOptions::default()
+    };
+    let longest = settings.encoder.query_length.max(settings.encoder.passage_length);
+    let lengths = measured.step_lengths(settings);
     let vectors = (passages + all_queries) * measured.dimension * 4 * encoders;
     Ok(VariantPlan {
         name: format!("{}, seed {}", variant.name, variant.seed),
         passages,
         queries,
-        tokens: passages as f64 * measured.tokens * encoders as f64,
+        tokens: passages as f64 * measured.tokens() * encoders as f64,
         rate: measured.rate,
         judge: judging(settings, &dataset, queries, measured.characters),
         generate: generating(settings, queries, measured.characters),
         steps: (train_queries / batch.queries as f64).ceil() as usize * batch.epochs as usize,
-        step_tokens: texts_a_step * measured.tokens,
+        step_tokens: texts_a_step * measured.tokens(),
         disk: vectors as u64 + 5 * weights,
-        memory: 4 * weights,
+        encoding_memory: workshop.engine().encoding_footprint(model.folder(), &options, longest)?,
+        training_memory: workshop.engine().training_footprint(model.folder(), &options, &lengths)?,
     })
 }
 
@@ -165,10 +178,25 @@ fn asking(settings: &Settings, model: &str, calls: usize, characters: f64) -> As
 }
 
 struct Measured {
-    tokens: f64,
+    /// Tokens of each passage of the sample.
+    lengths: Vec<usize>,
     characters: f64,
     rate: f64,
     dimension: usize,
+}
+
+impl Measured {
+    /// Mean tokens of a passage.
+    fn tokens(&self) -> f64 {
+        self.lengths.iter().sum::<usize>() as f64 / self.lengths.len().max(1) as f64
+    }
+
+    /// Lengths of the sequences of one step: queries as long as may be, passages like those of the sample.
+    fn step_lengths(&self, settings: &Settings) -> Vec<usize> {
+        let (queries, negatives) = (settings.batch.queries, settings.batch.negatives);
+        let passages = self.lengths.iter().copied().cycle().take(queries * (1 + negatives));
+        passages.chain(std::iter::repeat_n(settings.encoder.query_length, queries)).collect()
+    }
 }
 
 /// Encodes a sample of passages of all languages.
@@ -180,14 +208,15 @@ fn measure(workshop: &Workshop<'_>, settings: &Settings, dataset: &Dataset, mode
         let step = partition.corpus.len().div_ceil(share).max(1);
         passages.extend(partition.corpus.iter().step_by(step));
     }
-    let tokens = encoder.count_tokens(&passages)?;
+    let lengths = encoder.count_tokens(&passages)?;
+    let tokens: usize = lengths.iter().sum();
     let characters: usize =
         passages.iter().map(|passage| passage.title.chars().count() + passage.text.chars().count()).sum();
     let started = Instant::now();
     encoder.passages(&passages)?;
     let count = passages.len().max(1) as f64;
     Ok(Measured {
-        tokens: tokens as f64 / count,
+        lengths,
         characters: characters as f64 / count,
         rate: tokens as f64 / started.elapsed().as_secs_f64().max(1e-6),
         dimension: encoder.dimension(),
@@ -234,7 +263,8 @@ impl fmt::Display for VariantPlan {
             span(self.training())
         )?;
         writeln!(f, "  disk      {}", readable(self.disk))?;
-        writeln!(f, "  memory    {} for weights, gradients and moments, plus activations", readable(self.memory))
+        writeln!(f, "  memory    encoding {}", self.encoding_memory)?;
+        writeln!(f, "            training {}", self.training_memory)
     }
 }
 

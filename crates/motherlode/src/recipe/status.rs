@@ -8,6 +8,7 @@ use super::settings::Variant;
 use super::walk;
 use crate::error::Result;
 use crate::inspect::Arm;
+use crate::memory::readable;
 
 /// One line a stage for every variant, down to the first that is missing: what lies where, how large it is.
 pub fn status(workshop: &Workshop<'_>, variants: &[Variant]) -> String {
@@ -59,28 +60,5 @@ pub fn arm(workshop: &Workshop<'_>, variant: &Variant) -> Result<Arm> {
             artefacts,
             missing: stopped.map(|error| error.to_string()),
         }),
-    }
-}
-
-/// Bytes as a person reads them.
-pub(super) fn readable(bytes: u64) -> String {
-    let units = ["B", "KiB", "MiB", "GiB", "TiB"];
-    let power = (bytes.max(1).ilog2() / 10).min(4);
-    match power {
-        0 => format!("{bytes} B"),
-        _ => format!("{:.1} {}", bytes as f64 / f64::from(1_u32 << 10).powi(power as i32), units[power as usize]),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::readable;
-
-    #[test]
-    fn sizes_are_readable() {
-        assert_eq!(
-            [readable(0), readable(1023), readable(1536), readable(3 << 30)],
-            ["0 B", "1023 B", "1.5 KiB", "3.0 GiB"]
-        );
     }
 }

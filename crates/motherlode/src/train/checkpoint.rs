@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::artefact;
-use crate::engine::Trainable;
+use crate::engine::Training;
 use crate::error::{Error, Result};
 
 const MAGIC: &[u8; 8] = b"MLTRAIN1";
@@ -109,7 +109,7 @@ impl Checkpoints {
     }
 
     /// Keeps the weights as those of the best validation so far, whole or not at all.
-    pub(super) fn save_best(&self, step: u64, model: &dyn Trainable) -> Result<()> {
+    pub(super) fn save_best(&self, step: u64, model: &dyn Training) -> Result<()> {
         let (folder, partial) = (self.best(step), self.folder.join("best.partial"));
         for left in [&folder, &partial] {
             if left.exists() {
@@ -125,7 +125,7 @@ impl Checkpoints {
     }
 
     /// Writes a checkpoint and removes what no checkpoint needs any more.
-    pub(super) fn write(&self, state: &LoopState, model: &dyn Trainable) -> Result<()> {
+    pub(super) fn write(&self, state: &LoopState, model: &dyn Training) -> Result<()> {
         let path = self.folder.join(format!("{:012}.{SUFFIX}", state.step));
         let header = serde_json::to_vec(state).map_err(|error| Error::file(&path, error.to_string()))?;
         artefact::write_whole(&path, |output| {
@@ -141,7 +141,7 @@ impl Checkpoints {
     }
 
     /// Restores the newest sound checkpoint into `model`, if there is one.
-    pub(super) fn restore(&self, model: &mut dyn Trainable) -> Result<Option<LoopState>> {
+    pub(super) fn restore(&self, model: &mut dyn Training) -> Result<Option<LoopState>> {
         for path in self.newest_first()? {
             if let Some((state, mut engine)) = open(&path)? {
                 model.restore(&mut engine)?;

@@ -31,8 +31,10 @@ pub struct TrainConfig {
     /// Low-rank adapters instead of all weights, off if absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lora: Option<LoraConfig>,
-    /// Bytes for the activations of a step; a step that needs more is computed in chunks, with the same gradient.
-    pub memory: u64,
+    /// Bytes that training may take in all, weights included; 9/10 of what is free on the machine if absent. With less
+    /// memory more is computed twice. Results do not depend on it, so it is no part of the key.
+    #[serde(skip_serializing)]
+    pub memory: Option<u64>,
     /// Prefixes of the vectors that must be useful by themselves.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub matryoshka: Vec<Prefix>,
@@ -102,7 +104,7 @@ impl Default for TrainConfig {
             weights: WeightConfig::default(),
             optimizer: OptimizerConfig::default(),
             lora: None,
-            memory: 8 << 30,
+            memory: None,
             matryoshka: Vec::new(),
             distillation: None,
             query_negatives: false,
@@ -147,7 +149,7 @@ impl TrainConfig {
         };
         require("validation.every", every > 0, "at least 1", every)?;
         require("checkpoint_every", self.checkpoint_every > 0, "at least 1", self.checkpoint_every)?;
-        require("memory", self.memory > 0, "at least 1 byte", self.memory)?;
+        require("memory", self.memory != Some(0), "at least 1 byte", 0)?;
         validate_optimizer(&self.optimizer)?;
         self.lora.as_ref().map_or(Ok(()), LoraConfig::validate)?;
         self.weights.validate()

@@ -10,7 +10,6 @@ pub mod checkpoint;
 mod config;
 mod export;
 pub mod loss;
-mod memory;
 pub mod schedule;
 mod steps;
 pub mod teacher;
@@ -73,7 +72,8 @@ pub struct TrainInputs<'a> {
 /// Fine-tunes the base model and writes the best weights as a sentence-transformers folder into `out`.
 ///
 /// # Errors
-/// A configuration or input that does not fit; a loss or gradient that is not finite (the last checkpoint stays).
+/// A configuration or input that does not fit; too little memory; a loss, gradient or weight that
+/// is not finite (the last checkpoint stays).
 pub fn train(
     inputs: &TrainInputs<'_>,
     config: &TrainConfig,

@@ -14,6 +14,7 @@ use crate::batch::weights::{WeightConfig, Weights, weights};
 use crate::batch::{self, Exposure, Step};
 use crate::corpus::Language;
 use crate::dataset::{Dataset, Split};
+use crate::encode::EncoderConfig;
 use crate::engine::TokenBatch;
 use crate::error::{Error, Result};
 use crate::lines;
@@ -26,6 +27,8 @@ pub(super) struct Steps {
     offsets: Vec<u64>,
     /// The first step of every epoch.
     epochs: Vec<u64>,
+    /// The most queries of a step, and the most passages.
+    most: (usize, usize),
 }
 
 impl Steps {
@@ -35,7 +38,7 @@ impl Steps {
     /// A line that is no step, steps that are not numbered from 0 upwards, an empty plan or step.
     pub(super) fn open(batches: &Artefact, mut visit: impl FnMut(&Step) -> Result<()>) -> Result<Self> {
         let path = batches.path(batch::FILE);
-        let (mut offsets, mut epochs, mut position) = (Vec::new(), Vec::new(), 0);
+        let (mut offsets, mut epochs, mut position, mut most) = (Vec::new(), Vec::new(), 0, (0, 0));
         lines::for_each(&path, |number, line| {
             let step = parse(line).and_then(|step| {
                 if step.step == offsets.len() as u64 && !step.rows.is_empty() {
@@ -45,6 +48,7 @@ impl Steps {
             });
             let step = step.map_err(|error| Error::line(&path, number, error.to_string()))?;
             epochs.resize((step.epoch as usize + 1).max(epochs.len()), step.step);
+            most = (most.0.max(step.rows.len()), most.1.max(step.columns().len()));
             offsets.push(position);
             position += line.len() as u64 + 1;
             Ok(())
@@ -52,7 +56,7 @@ impl Steps {
         if offsets.is_empty() {
             return Err(Error::file(&path, "the plan has no step; sample more queries or plan more epochs"));
         }
-        Ok(Self { path, offsets, epochs })
+        Ok(Self { path, offsets, epochs, most })
     }
 
     /// Number of steps.
@@ -63,6 +67,19 @@ impl Steps {
     /// Number of epochs.
     pub(super) fn epochs(&self) -> usize {
         self.epochs.len()
+    }
+
+    /// Lengths in tokens, such that no step has longer sequences or more of them.
+    pub(super) fn longest_lengths(&self, encoder: &EncoderConfig) -> Vec<usize> {
+        let (queries, passages) = self.most;
+        [vec![encoder.query_length; queries], vec![encoder.passage_length; passages]].concat()
+    }
+
+    /// What stopped the training at a step, with what the step was made of.
+    pub(super) fn refuse(&self, step: &Step, language: &str, error: &Error) -> Error {
+        let queries: Vec<&str> = step.rows.iter().map(|row| row.query.as_str()).collect();
+        let message = format!("step {} ({language}; queries {}): {error}", step.step, queries.join(", "));
+        Error::line(&self.path, step.step + 1, message)
     }
 
     /// Whether `every` epochs, or a multiple, are over when `step` begins.

@@ -10,15 +10,15 @@ use rand::RngExt;
 
 use super::checkpoint::{StepRecord, ValidationRecord};
 use super::loss::Prefix;
-use super::steps::Prepared;
 use super::teacher::TeacherKind;
-use super::trainer::Job;
 use super::*;
 use crate::artefact::{Draft, Summary, draft};
 use crate::batch::weights::WeightConfig;
 use crate::batch::{Exposure, Row, Step};
 use crate::corpus::{CorpusWriter, Language, Passage};
-use crate::engine::{Embeddings, Encoder, LoadOptions, Pass, StepReport, TokenBatch, Trainable};
+use crate::engine::{
+    Embeddings, Encoder, Footprint, LoadOptions, StepReport, TokenBatch, Trainable, TrainableLm, Training,
+};
 use crate::error::Error;
 use crate::judge::{Judgement, QueryJudgements, Verdict};
 use crate::mine::{Candidate, QueryCandidates};
@@ -82,11 +82,11 @@ impl Encoder for Toy {
 }
 
 impl Trainable for Toy {
-    fn forward(&mut self, batch: &TokenBatch, _pass: Pass) -> Result<Embeddings> {
+    fn forward(&mut self, batch: &TokenBatch, _step: u64) -> Result<Embeddings> {
         self.encode(batch)
     }
 
-    fn backward(&mut self, batch: &TokenBatch, gradient: &Embeddings, _pass: Pass) -> Result<()> {
+    fn backward(&mut self, batch: &TokenBatch, gradient: &Embeddings, _step: u64) -> Result<()> {
         self.fuse.burn()?;
         for index in 0..batch.len() {
             for token in batch.sequence(index) {
@@ -96,7 +96,9 @@ impl Trainable for Toy {
         }
         Ok(())
     }
+}
 
+impl Training for Toy {
     fn step(&mut self, rate: f32) -> Result<StepReport> {
         self.fuse.burn()?;
         let gradient_norm = self.gradient.iter().map(|value| value * value).sum::<f32>().sqrt();
@@ -141,6 +143,23 @@ impl Engine for ToyEngine {
         let config: serde_json::Value =
             serde_json::from_slice(&std::fs::read(folder.join("config.json")).unwrap()).unwrap();
         Ok(Box::new(Toy::new(config["vocab_size"].as_u64().unwrap() as usize, self.0.clone())))
+    }
+
+    fn trainable_lm(&self, _: &Path, _: &LoadOptions) -> Result<Box<dyn TrainableLm>> {
+        unreachable!("training opens a trainable")
+    }
+
+    fn encoding_footprint(&self, _folder: &Path, _options: &LoadOptions, _longest: usize) -> Result<Footprint> {
+        unreachable!("training opens a trainable")
+    }
+
+    /// A byte a token.
+    fn training_footprint(&self, _folder: &Path, options: &LoadOptions, lengths: &[usize]) -> Result<Footprint> {
+        let footprint = Footprint { activations: lengths.iter().sum::<usize>() as u64, ..Footprint::default() };
+        match options.memory {
+            Some(memory) if footprint.total() > memory => Err(Error::config("`memory`: too little")),
+            _ => Ok(footprint),
+        }
     }
 }
 
@@ -404,7 +423,7 @@ fn the_folder_is_a_whole_model_without_foreign_code() {
 #[test]
 fn interrupted_wherever_it_ends_in_the_same_bytes() {
     let fixture = Fixture::new();
-    let config = TrainConfig { memory: 4000, ..quick() };
+    let config = quick();
     let whole = Fuse::default();
     let expected = contents(&fixture.train(&config, "straight", &whole).unwrap());
     let operations = whole.done.load(Ordering::Relaxed);
@@ -485,35 +504,10 @@ fn a_loss_that_is_not_finite_names_step_and_language_and_keeps_the_state() {
     let warmup = schedule::Warmup::Share(0.0);
     let config = TrainConfig { rate: 1e38, temperature: 1e-6, warmup, checkpoint_every: 1, ..quick() };
     let message = fixture.refuse(&config);
-    assert!(message.contains("(sw)") && message.contains("is NaN") && message.contains("`train.rate`"), "{message}");
-    assert!(fixture.folder.path().join("refused.partial/.scratch/000000000001.checkpoint").exists());
-}
-
-#[test]
-fn chunks_give_the_gradient_of_the_undivided_step() {
-    let tokens: TokenBatch = (0..6_u32).map(|index| vec![index, index + 1, 9]).collect();
-    let row = |positive: usize| loss::LossRow {
-        positive,
-        negatives: vec![(2, Provenance::Judged)],
-        masked: Vec::new(),
-        weight: 1.0,
-        teacher: Vec::new(),
-    };
-    let prepared = Prepared { tokens, rows: vec![row(0), row(1)], weights: vec![1.0; 4] };
-    let options = TrainConfig { query_negatives: true, ..quick() }.loss();
-    let solve = |chunk_tokens: usize| {
-        let mut toy = Toy::new(10, Fuse::default());
-        let report = Job { step: 0, chunk_tokens, loss: &options }.accumulate(&mut toy, &prepared).unwrap();
-        (report, toy.gradient, toy.fuse.done.load(Ordering::Relaxed))
-    };
-    let (report, gradient, operations) = solve(1000);
-    assert_eq!(operations, 2, "one pass forward, one backward");
-    for (chunk_tokens, expected) in [(7, 6), (1, 12)] {
-        let divided = solve(chunk_tokens);
-        assert_eq!(divided.0, report);
-        assert_eq!(divided.1, gradient);
-        assert_eq!(divided.2, expected);
+    for part in ["batches.jsonl:2: step 1 (sw; queries q", "is NaN", "`train.rate`"] {
+        assert!(message.contains(part), "{message}");
     }
+    assert!(fixture.folder.path().join("refused.partial/.scratch/000000000001.checkpoint").exists());
 }
 
 #[test]
@@ -565,6 +559,5 @@ fn what_does_not_fit_is_refused_before_training() {
 
     let mut fixture = Fixture::new();
     fixture.candidates = write_artefact(&fixture.folder.path().join("empty"), "mine", |_| ());
-    std::fs::remove_file(fixture.base().join("config.json")).unwrap();
-    assert!(fixture.refuse(&quick()).contains("config.json"));
+    assert!(fixture.refuse(&TrainConfig { memory: Some(100), ..quick() }).contains("`memory`: too little"));
 }

@@ -1,6 +1,5 @@
 //! The loop: step after step, with validations and checkpoints in between.
 
-use std::ops::Range;
 use std::path::PathBuf;
 
 use super::checkpoint::{Checkpoints, LoopState, StepRecord};
@@ -10,12 +9,13 @@ use super::steps::{Preparation, Prepared, Steps};
 use super::teacher::{Teacher, TeacherKind};
 use super::texts::Texts;
 use super::validate::Validation;
-use super::{Every, Pool, TrainConfig, TrainInputs, memory, steps};
+use super::{Every, Pool, TrainConfig, TrainInputs, steps};
 use crate::artefact::{Artefact, Summary};
 use crate::batch::Step;
 use crate::encode::EncoderInput;
-use crate::engine::{Embeddings, LoadOptions, Pass, TokenBatch, Trainable};
+use crate::engine::{Embeddings, Footprint, LoadOptions, Trainable};
 use crate::error::{Error, Result};
+use crate::memory;
 use crate::progress::Progress;
 
 /// A training between two steps.
@@ -29,7 +29,8 @@ pub(super) struct Trainer<'a> {
     model: Box<dyn Trainable>,
     schedule: Schedule,
     loss: LossOptions,
-    chunk_tokens: usize,
+    /// What the largest step takes at most.
+    footprint: Footprint,
     pub(super) state: LoopState,
 }
 
@@ -43,15 +44,17 @@ impl<'a> Trainer<'a> {
             Some(distillation) => Teacher::open(distillation.teacher, teacher_artefact(inputs, distillation.teacher))?,
         };
         let validation = Validation::open(inputs, config.validation.pool, config.similarity)?;
-        let chunk_tokens = memory::tokens_within(config.memory, inputs)?;
         let options = LoadOptions {
             layers: inputs.encoder.layers,
             precision: inputs.encoder.precision,
             optimizer: config.optimizer.clone(),
             seed,
             lora: config.lora.clone(),
+            memory: config.memory,
             adapter: None,
         };
+        let lengths = steps.longest_lengths(inputs.encoder);
+        let footprint = inputs.engine.training_footprint(inputs.base.folder, &options, &lengths)?;
         let mut model = inputs.engine.trainable(inputs.base.folder, &options)?;
         let checkpoints = Checkpoints::new(scratch);
         let state = checkpoints.restore(&mut *model)?.unwrap_or_default();
@@ -65,13 +68,14 @@ impl<'a> Trainer<'a> {
             validation,
             checkpoints,
             model,
-            chunk_tokens,
+            footprint,
             state,
         })
     }
 
     /// Goes on to the last step, or until patience ends.
     pub(super) fn run(&mut self, progress: &Progress<'_>) -> Result<()> {
+        progress.say(&format!("memory for the largest step at most {}", self.footprint));
         self.begin(progress);
         loop {
             if self.validation_is_due() && !self.state.is_validated() {
@@ -79,12 +83,15 @@ impl<'a> Trainer<'a> {
                 self.begin(progress);
             }
             if self.is_over() {
+                let peak = memory::peak().map(memory::readable);
+                peak.iter().for_each(|peak| progress.say(&format!("peak memory of this process {peak}")));
                 return Ok(());
             }
             self.step()?;
             progress.advance(1);
             if self.state.step.is_multiple_of(self.config.checkpoint_every) {
-                self.checkpoints.write(&self.state, &*self.model)?;
+                let at = |error: Error| Error::data(format!("checkpoint after {} steps: {error}", self.state.step));
+                self.checkpoints.write(&self.state, &*self.model).map_err(at)?;
             }
         }
     }
@@ -125,12 +132,12 @@ impl<'a> Trainer<'a> {
         let index = self.state.step;
         let step = self.steps.step(index)?;
         let language = language_of(&step);
-        let at = |error: Error| Error::data(format!("step {index} ({language}): {error}"));
+        let at = |error: Error| self.steps.refuse(&step, &language, &error);
         let prepared = self.preparation.prepare(&step, &mut self.texts).map_err(at)?;
-        let job = Job { step: index, chunk_tokens: self.chunk_tokens, loss: &self.loss };
+        let job = Job { step: index, loss: &self.loss };
         let report = job.accumulate(&mut *self.model, &prepared).map_err(at)?;
         let rate = self.schedule.rate(index);
-        let gradient_norm = self.model.step(rate)?.gradient_norm;
+        let gradient_norm = self.model.step(rate).map_err(at)?.gradient_norm;
         if !gradient_norm.is_finite() {
             return Err(at(not_finite("the norm of the gradient", f64::from(gradient_norm))));
         }
@@ -210,29 +217,16 @@ fn not_finite(what: &str, value: f64) -> Error {
     Error::data(format!("{what} is {value}; {remedy}"))
 }
 
-/// The forward and backward passes of one step.
+/// The forward and backward pass of one step.
 pub(super) struct Job<'a> {
     pub(super) step: u64,
-    /// Most tokens of a pass.
-    pub(super) chunk_tokens: usize,
     pub(super) loss: &'a LossOptions,
 }
 
 impl Job<'_> {
     /// Adds the step's gradient to the model's and returns the loss.
-    ///
-    /// What fits into one pass is computed with its activations kept. What does not is computed in chunks: all forward
-    /// passes, the loss, then chunk by chunk backward. The gradient is the same, because the loss sees all vectors.
     pub(super) fn accumulate(&self, model: &mut dyn Trainable, prepared: &Prepared) -> Result<LossReport> {
-        let chunks = chunks(&prepared.tokens, self.chunk_tokens);
-        let keep = chunks.len() == 1;
-        let pass = |chunk: usize| Pass { step: self.step, chunk: chunk as u32, keep };
-        let mut values = Vec::new();
-        for (number, chunk) in chunks.iter().enumerate() {
-            let vectors = model.forward(&prepared.tokens.slice(chunk.clone()), pass(number))?;
-            values.extend_from_slice(vectors.values());
-        }
-        let vectors = Embeddings::new(model.dimension(), values)?;
+        let vectors = model.forward(&prepared.tokens, self.step)?;
         let split = prepared.rows.len();
         let (queries, passages) = (vectors.slice(0..split), vectors.slice(split..vectors.rows()));
         let (rows, weights) = (prepared.rows.as_slice(), prepared.weights.as_slice());
@@ -241,27 +235,7 @@ impl Job<'_> {
             return Err(not_finite("the loss", report.loss));
         }
         let gradient = [report.queries.values(), report.passages.values()].concat();
-        let gradient = Embeddings::new(model.dimension(), gradient)?;
-        for (number, chunk) in chunks.into_iter().enumerate() {
-            let part = prepared.tokens.slice(chunk.clone());
-            model.backward(&part, &gradient.slice(chunk), pass(number))?;
-        }
+        model.backward(&prepared.tokens, &Embeddings::new(model.dimension(), gradient)?, self.step)?;
         Ok(report)
     }
-}
-
-/// Runs of sequences, in order, of at most `limit` tokens, or of one longer sequence.
-fn chunks(batch: &TokenBatch, limit: usize) -> Vec<Range<usize>> {
-    let mut chunks = Vec::new();
-    let (mut start, mut tokens) = (0, 0);
-    for index in 0..batch.len() {
-        let length = batch.range(index).len();
-        if index > start && tokens + length > limit {
-            chunks.push(start..index);
-            (start, tokens) = (index, 0);
-        }
-        tokens += length;
-    }
-    chunks.push(start..batch.len());
-    chunks
 }
