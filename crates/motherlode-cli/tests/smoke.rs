@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test stops where something unexpected happens")]
 
 mod stand_in;
+mod tiny;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -263,6 +264,62 @@ fn verbs_work_on_what_a_recipe_made() {
     let requests = fs::read_to_string(&batch).unwrap().lines().count();
     assert!(requests > 0 && said.contains(&format!("{requests} requests to stand-in")), "{said}");
     assert!(!nothing.exists(), "a batch is no artefact");
+}
+
+/// New queries by a model that runs in the process, before and after it was tuned: what they find beyond the first lists.
+#[test]
+fn a_tuned_model_generates_in_the_process_and_its_novelty_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let (recipe, work) = straight(folder.path());
+    let [base, instructions, tuned] = ["base", "instructions.jsonl", "tuned"].map(|name| folder.path().join(name));
+    let texts: Vec<String> = SUBJECTS.iter().map(|(english, swahili)| format!("{english} {swahili}")).collect();
+    tiny::write_tiny_chat_model(&base, &texts);
+    let line = |(number, (english, swahili)): (usize, &(&str, &str))| {
+        let line = |language: &str, words: &str| {
+            let answer = words.split(' ').next().unwrap();
+            serde_json::json!({ "id": number.to_string(), "language": language, "instruction": "Summarize it.",
+                "input": words, "output": answer })
+            .to_string()
+        };
+        format!("{}\n{}\n", line("en", english), line("sw", swahili))
+    };
+    write(&instructions, &SUBJECTS.iter().enumerate().map(line).collect::<String>());
+    let [base, instructions, tuned] = [&base, &instructions, &tuned].map(|path| path.to_str().unwrap());
+    let ledger = folder.path().join("ledger.sqlite");
+    let knobs = ["--set", "instruct.languages=[\"en\", \"sw\"]", "--set", "instruct.max_tokens=1024"];
+    let more = ["--set", "instruct.merge=true", "--set", "instruct.epochs=2", "--ledger", ledger.to_str().unwrap()];
+    let arguments = ["instruct", instructions, "--model", base, "--out", tuned];
+    succeed(&[&arguments[..], &knobs, &more].concat());
+
+    let [dataset, model, index] = ["dataset", "model", "index"].map(|stage| artefact(&work, stage, ""));
+    let vectors = artefact(&work, "encode", &key(&model));
+    let [candidates, judgements] = ["mine", "judge"].map(|stage| artefact(&work, stage, ""));
+    let members = [format!("tiny={vectors},{model}"), format!("bm25={index}")];
+    let inputs = ["generate", &dataset, &candidates, &judgements, &members[0], &members[1], "--vectors", &vectors];
+    let server = stand_in::Server::start();
+    let endpoint = format!("llm.endpoints=[\"{}\"]", server.address());
+    let merged = format!("{tuned}/merged");
+    let embedded = format!(
+        "llm.embedded=[{{name=\"base\",file=\"{base}\",precision=\"f32\"}},\
+         {{name=\"tuned\",file=\"{merged}\",precision=\"f32\"}}]"
+    );
+    let written = ["base", "tuned"].map(|name| {
+        let (out, model) = (folder.path().join(format!("generated-{name}")), format!("generate.model={name}"));
+        let recipe = recipe.to_str().unwrap();
+        let paths = ["--config", recipe, "--ledger", ledger.to_str().unwrap(), "--out", out.to_str().unwrap()];
+        let said = succeed(&[&inputs[..], &paths, &["--set", &model, "--set", &endpoint, "--set", &embedded]].concat());
+        println!("{name}: {said}");
+        let gains = fs::read_to_string(out.join("gains.json")).unwrap();
+        let gains: serde_json::Value = serde_json::from_str(&gains).unwrap();
+        for language in ["en", "sw"] {
+            let (gain, name) = (&gains[language], format!("{language}: novelty"));
+            assert!(gain["tried"].as_u64().unwrap() > 0, "{gain}");
+            assert_eq!(gain["novelty"].is_null(), gain["used"] == 0, "{gain}");
+            assert_eq!(said.contains(&name), gain["used"] != 0, "{said}");
+        }
+        fs::read_to_string(out.join("en.jsonl")).unwrap()
+    });
+    assert_ne!(written[0], written[1], "the tuned model writes something else");
 }
 
 #[test]

@@ -1,35 +1,35 @@
-//! Language models from GGUF files: the blocks of the decoder families, with their weights unpacked for this engine's
+//! Language models from GGUF files and folders: the blocks of the decoder families, with their weights unpacked for this engine's
 //! own products.
 //!
-//! The quantised weights are read once and packed as an encoder's are; only the word embeddings stay in the file, whose
+//! The quantised weights are read once and packed as an encoder's are; only a file's word embeddings stay there, whose
 //! rows are read as they are needed. Beside the products, everything is f32.
 
 mod passes;
 
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use motherlode::Result;
-use motherlode::engine::{Choose, LanguageModel, Precision};
-use motherlode::gguf::{Gguf, Tensor};
+use motherlode::engine::{Choose, LanguageModel, LoadOptions, Precision};
+use motherlode::gguf::{Gguf, Tensor, hugging_face};
+use motherlode::{Error, Result};
 use rayon::prelude::*;
-use serde_json::{Value, json};
 
 use self::passes::Working;
 use crate::block::Block;
+use crate::config::ModelFolder;
 use crate::families;
 use crate::kernel::mask::Mask;
 use crate::kernel::matrix::{Panels, Unit, View};
 use crate::kernel::rotary::Rotary;
 use crate::layout::{BlockParameters, Linears};
+use crate::network::Network;
 use crate::shape::Shape;
 
 /// A decoder in memory.
 #[derive(Debug)]
 pub(crate) struct Decoder {
-    file: Arc<Gguf>,
     shape: Shape,
-    /// Vocabulary × H, in the file.
-    words: Tensor,
+    words: Words,
     rotary: Rotary,
     layers: Vec<DecoderLayer>,
     final_norm: Vec<f32>,
@@ -38,6 +38,15 @@ pub(crate) struct Decoder {
     unit: Unit,
     /// Working memory of earlier calls.
     memory: Mutex<Vec<Working>>,
+}
+
+/// The word embeddings, vocabulary × H.
+#[derive(Debug)]
+enum Words {
+    /// In the file.
+    File(Arc<Gguf>, Tensor),
+    /// In memory.
+    Memory(Vec<f32>),
 }
 
 #[derive(Debug, Default)]
@@ -49,24 +58,6 @@ struct DecoderLayer {
 
 /// Tensors outside the layers; the last is absent where the word embeddings serve for both.
 const OUTSIDE: [&str; 3] = ["token_embd.weight", "output_norm.weight", "output.weight"];
-/// Tensors of a layer.
-const INSIDE: [&str; 14] = [
-    "attn_norm.weight",
-    "attn_q.weight",
-    "attn_k.weight",
-    "attn_v.weight",
-    "attn_q.bias",
-    "attn_k.bias",
-    "attn_v.bias",
-    "attn_q_norm.weight",
-    "attn_k_norm.weight",
-    "attn_output.weight",
-    "ffn_norm.weight",
-    "ffn_gate.weight",
-    "ffn_up.weight",
-    "ffn_down.weight",
-];
-
 impl LanguageModel for Decoder {
     fn longest(&self) -> usize {
         self.shape.longest
@@ -107,7 +98,41 @@ impl Decoder {
         rows.for_each(|(row, values)| file.read_rows(head, row..row + 1, values));
         let scores = Panels::of(View::new(&values, shape.hidden).transposed(), unit);
         let rotary = Rotary::new(shape.thetas[0], shape.width, shape.longest);
-        Ok(Self { file, shape, words, rotary, layers, final_norm, scores, unit, memory: Mutex::default() })
+        let words = Words::File(file, words);
+        Ok(Self { shape, words, rotary, layers, final_norm, scores, unit, memory: Mutex::default() })
+    }
+
+    /// Reads a model from a folder of Hugging Face's layout; adapters beside its weights are merged into them.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub(crate) fn open_folder(folder: &Path, precision: Precision) -> Result<Self> {
+        let model = ModelFolder::language_model(folder, &LoadOptions::default())?;
+        check_masks(folder, &model.shape)?;
+        let network = Network::open(&model, None, precision)?;
+        let (shape, unit, layout) = (model.shape, network.unit, &network.layout);
+        let layers = (0..shape.layers.len()).into_par_iter().map(|layer| {
+            let block = layout.block(&network.weights, layer);
+            let mut panels = Linears::default();
+            panels.pack_forward(&block, &shape, unit);
+            DecoderLayer { vectors: block.vectors(), panels }
+        });
+        let layers = layers.collect();
+        let [final_norm, _] = layout.final_norm(&network.weights).map(<[f32]>::to_vec);
+        let head = View::new(&network.weights[layout.head()], shape.hidden);
+        let scores = Panels::of(head.transposed(), unit);
+        let words = Words::Memory(network.weights[layout.words()].to_vec());
+        let rotary = Rotary::new(shape.thetas[0], shape.width, shape.longest);
+        Ok(Self { shape, words, rotary, layers, final_norm, scores, unit, memory: Mutex::default() })
+    }
+
+    /// Writes the vector of a word to `row`.
+    fn word(&self, id: u32, row: &mut [f32]) {
+        let (id, hidden) = (id as usize, self.shape.hidden);
+        match &self.words {
+            Words::File(file, words) => file.read_rows(*words, id..id + 1, row),
+            Words::Memory(words) => row.copy_from_slice(&words[id * hidden..(id + 1) * hidden]),
+        }
     }
 
     fn block(&self, layer: usize) -> Block<'_> {
@@ -117,32 +142,31 @@ impl Decoder {
     }
 }
 
+/// Refuses windows.
+fn check_masks(path: &Path, shape: &Shape) -> Result<()> {
+    if shape.layers.iter().all(|layer| layer.mask == Mask::CAUSAL) {
+        return Ok(());
+    }
+    Err(Error::file(path, "expected every token to see all tokens before it, got a window"))
+}
+
 /// Reads the parts of a model and checks their sizes.
 struct Reader<'a> {
     file: &'a Gguf,
     shape: Shape,
-    /// Whether the rows of queries and keys stand in the order of rotary positions that turn neighbours.
-    pairs: bool,
+    family: String,
 }
 
 impl<'a> Reader<'a> {
     fn new(file: &'a Gguf) -> Result<Self> {
-        let known = |name: &str| {
-            let inside = || {
-                let (layer, part) = name.strip_prefix("blk.")?.split_once('.')?;
-                Some(layer.parse::<usize>().is_ok() && INSIDE.contains(&part))
-            };
-            OUTSIDE.contains(&name) || inside() == Some(true)
-        };
-        let config = config(file)?;
+        let config = hugging_face::config(file)?;
         let shape = families::read(file.path(), &config)?;
-        if let Some(name) = file.tensor_names().find(|name| !known(name)) {
+        if let Some(name) = file.tensor_names().find(|name| hugging_face::tensor_name(name).is_none()) {
             return Err(file.wrong(format!("tensor `{name}` is not among those that this engine computes")));
         }
-        if shape.layers.iter().any(|layer| layer.mask != Mask::CAUSAL) {
-            return Err(file.wrong("expected every token to see all tokens before it, got a window"));
-        }
-        Ok(Self { file, pairs: config["model_type"] == "llama", shape })
+        check_masks(file.path(), &shape)?;
+        let family = config["model_type"].as_str().unwrap_or_default().to_owned();
+        Ok(Self { file, shape, family })
     }
 
     fn tensor(&self, name: &str, rows: usize, columns: usize) -> Result<Tensor> {
@@ -166,27 +190,16 @@ impl<'a> Reader<'a> {
     fn rows(&self, layer: usize, parts: &[(&str, usize)], columns: usize) -> Result<Vec<f32>> {
         let mut values = Vec::new();
         for (part, rows) in parts {
-            let tensor = self.tensor(&format!("blk.{layer}.{part}.weight"), *rows, columns)?;
+            let name = format!("blk.{layer}.{part}.weight");
+            let tensor = self.tensor(&name, *rows, columns)?;
             let start = values.len();
             values.resize(start + rows * columns, 0.0);
             self.file.read_rows(tensor, 0..*rows, &mut values[start..]);
-            if self.pairs && (*part == "attn_q" || *part == "attn_k") {
-                self.halves(&mut values[start..], columns);
+            if hugging_face::turns_neighbours(&self.family, &name) {
+                hugging_face::halves(&mut values[start..], self.shape.width, columns);
             }
         }
         Ok(values)
-    }
-
-    /// Puts the rows of each head in the order in which value i turns with value i + width / 2.
-    fn halves(&self, rows: &mut [f32], columns: usize) {
-        let width = self.shape.width;
-        for head in rows.chunks_exact_mut(width * columns) {
-            let old = head.to_vec();
-            for (row, values) in old.chunks_exact(columns).enumerate() {
-                let place = row % 2 * (width / 2) + row / 2;
-                head[place * columns..(place + 1) * columns].copy_from_slice(values);
-            }
-        }
     }
 
     fn layer(&self, layer: usize, unit: Unit) -> Result<DecoderLayer> {
@@ -223,47 +236,6 @@ impl<'a> Reader<'a> {
         }
         Ok(vectors)
     }
-}
-
-/// The model's settings as `config.json` has them.
-fn config(file: &Gguf) -> Result<Value> {
-    let family = file.text("general.architecture")?.unwrap_or("missing");
-    if !["llama", "qwen2", "qwen3"].contains(&family) {
-        let message = format!("expected the architecture llama, qwen2 or qwen3, got {family}");
-        return Err(file.wrong(message));
-    }
-    let name = |part: &str| format!("{family}.{part}");
-    let whole = |part: &str| {
-        let number = file.whole(&name(part))?;
-        number.ok_or_else(|| file.wrong(format!("expected a setting `{}`, got none", name(part))))
-    };
-    if file.text(&name("rope.scaling.type"))?.is_some_and(|kind| kind != "none") {
-        return Err(file.wrong("scaled rotary positions are not computed by this engine"));
-    }
-    let (hidden, heads) = (whole("embedding_length")?, whole("attention.head_count")?);
-    let width = file.whole(&name("attention.key_length"))?.unwrap_or(hidden / heads.max(1));
-    let turned = file.whole(&name("rope.dimension_count"))?.unwrap_or(width);
-    if turned != width {
-        return Err(file.wrong(format!("expected all {width} values of a head to turn by position, got {turned}")));
-    }
-    let words = file.tensor(OUTSIDE[0]).ok_or_else(|| file.wrong("expected a tensor `token_embd.weight`, got none"))?;
-    let mut config = json!({
-        "model_type": family,
-        "vocab_size": words.rows,
-        "hidden_size": hidden,
-        "num_hidden_layers": whole("block_count")?,
-        "num_attention_heads": heads,
-        "num_key_value_heads": file.whole(&name("attention.head_count_kv"))?.unwrap_or(heads),
-        "intermediate_size": whole("feed_forward_length")?,
-        "max_position_embeddings": whole("context_length")?,
-        "rms_norm_eps": file.float(&name("attention.layer_norm_rms_epsilon"))?,
-        "hidden_act": "silu",
-        "rope_theta": file.float(&name("rope.freq_base"))?.unwrap_or(10_000.0),
-    });
-    if family != "qwen2" {
-        config["head_dim"] = width.into();
-    }
-    Ok(config)
 }
 
 #[cfg(test)]

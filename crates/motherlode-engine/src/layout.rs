@@ -327,6 +327,23 @@ impl<T> Linears<T> {
 }
 
 impl<'a> BlockParameters<&'a [f32]> {
+    /// A copy of the normalisations and biases; the matrices are empty.
+    pub(crate) fn vectors(&self) -> BlockParameters<Vec<f32>> {
+        BlockParameters {
+            projection_bias: self.projection_bias.to_vec(),
+            merge_bias: self.merge_bias.to_vec(),
+            attention_norm_weight: self.attention_norm_weight.to_vec(),
+            attention_norm_bias: self.attention_norm_bias.to_vec(),
+            expand_bias: self.expand_bias.to_vec(),
+            contract_bias: self.contract_bias.to_vec(),
+            output_norm_weight: self.output_norm_weight.to_vec(),
+            output_norm_bias: self.output_norm_bias.to_vec(),
+            query_norm: self.query_norm.to_vec(),
+            key_norm: self.key_norm.to_vec(),
+            ..BlockParameters::default()
+        }
+    }
+
     /// The bias of a linear map, empty if it has none.
     pub(crate) fn bias(&self, map: Map) -> &'a [f32] {
         match map {

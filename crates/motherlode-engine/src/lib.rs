@@ -88,6 +88,19 @@ impl Engine for CpuEngine {
         Planner::new(&ModelFolder::open(folder, options)?.shape, options)?.training(lengths)
     }
 
+    fn language_training_footprint(
+        &self,
+        folder: &Path,
+        options: &LoadOptions,
+        lengths: &[usize],
+    ) -> Result<Footprint> {
+        Planner::new(&ModelFolder::language_model(folder, options)?.shape, options)?.training(lengths)
+    }
+
+    fn language_model_in(&self, folder: &Path, precision: Precision) -> Result<Box<dyn LanguageModel>> {
+        Ok(Box::new(Decoder::open_folder(folder, precision)?))
+    }
+
     fn language_model(&self, file: Arc<Gguf>, precision: Precision) -> Result<Box<dyn LanguageModel>> {
         Ok(Box::new(Decoder::open(file, precision)?))
     }

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use crate::families;
 use crate::layout::{Layout, Tensor};
+use crate::trainable_lm::named;
 use crate::weights;
 
 /// Sequences may have this many tokens.
@@ -35,6 +36,39 @@ pub fn write_tiny_encoder(folder: &Path, vocabulary: usize, hidden: usize, layer
         "pad_token_id": 0,
     });
     write_random_encoder(folder, &config, seed)
+}
+
+/// Writes a random language model of the Llama family: `config.json` and weights, no tokenizer.
+///
+/// Heads are 8 values wide, two to a group of keys; the feed-forward part has 2 × `hidden` values. The head is tied to the
+/// word embeddings. Texts may have `longest` tokens.
+pub fn write_tiny_language_model(
+    folder: &Path,
+    vocabulary: usize,
+    (hidden, layers): (usize, usize),
+    longest: usize,
+    seed: u64,
+) -> Result<()> {
+    let config = json!({
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "vocab_size": vocabulary,
+        "hidden_size": hidden,
+        "num_hidden_layers": layers,
+        "num_attention_heads": hidden / 8,
+        "num_key_value_heads": hidden / 16,
+        "head_dim": 8,
+        "intermediate_size": 2 * hidden,
+        "hidden_act": "silu",
+        "max_position_embeddings": longest,
+        "rms_norm_eps": 1e-5,
+        "rope_theta": 10000.0,
+        "tie_word_embeddings": true,
+    });
+    let path = folder.join("config.json");
+    let layout = named(&Layout::new(&families::read_language_model(&path, &config)?));
+    write_json(&path, &config)?;
+    weights::write(&folder.join("model.safetensors"), &layout, &random_weights(&layout, seed))
 }
 
 /// Writes a random encoder with this `config.json` as a sentence-transformers folder: mean pooling, unit length, no tokenizer.

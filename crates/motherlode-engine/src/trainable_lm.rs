@@ -177,6 +177,12 @@ impl TrainableLm for CpuTrainableLm {
         let masks = self.learner.masks(step);
         self.pass(batch, predicted, masks, true)
     }
+
+    fn save_adapters(&self, folder: &Path) -> Result<()> {
+        let Network { adapters, shape, .. } = &self.learner.network;
+        let none = || Error::data("no adapters are trained, but all weights; save the model whole");
+        peft::write(folder, adapters.as_ref().ok_or_else(none)?, shape)
+    }
 }
 
 impl Training for CpuTrainableLm {
@@ -207,7 +213,7 @@ impl Training for CpuTrainableLm {
 }
 
 /// The tensors under the names that they have in a language model.
-fn named(layout: &Layout) -> Layout {
+pub(crate) fn named(layout: &Layout) -> Layout {
     let mut tensors = layout.tensors.clone();
     for tensor in tensors.iter_mut().filter(|tensor| tensor.name != HEAD) {
         tensor.name = format!("{PREFIX}{}", tensor.name);

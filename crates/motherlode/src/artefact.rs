@@ -322,6 +322,18 @@ impl Draft {
         })
     }
 
+    /// Writes a text as a file.
+    pub fn write_text(&mut self, file: &str, text: &str) -> Result<()> {
+        let path = self.path(file);
+        self.write(file, |output| output.write_all(text.as_bytes()).map(|()| 1).map_err(Error::io(&path)))
+    }
+
+    /// Writes a copy of the file at `from`.
+    pub fn copy(&mut self, file: &str, from: &Path) -> Result<()> {
+        let mut input = File::open(from).map_err(Error::io(from))?;
+        self.write(file, |output| std::io::copy(&mut input, output).map(|_| 1).map_err(Error::io(from)))
+    }
+
     /// Takes over a file that other code wrote at [`path`](Self::path), such as an engine saving its weights.
     pub fn adopt(&mut self, file: &str, rows: u64) -> Result<()> {
         let path = self.path(file);

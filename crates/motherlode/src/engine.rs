@@ -182,6 +182,28 @@ impl Default for OptimizerConfig {
     }
 }
 
+impl OptimizerConfig {
+    /// Checks the ranges; `section` is the recipe's that holds these knobs.
+    pub fn validate(&self, section: &str) -> Result<()> {
+        let Self { beta1, beta2, epsilon, weight_decay, max_gradient_norm, dropout } = *self;
+        let require = |name: &str, holds: bool, expected: &str, got: f32| {
+            if holds {
+                return Ok(());
+            }
+            Err(Error::config(format!("`{section}.optimizer.{name}`: expected {expected}, got {got}")))
+        };
+        for (name, value) in [("beta1", beta1), ("beta2", beta2), ("dropout", dropout)] {
+            require(name, (0.0..1.0).contains(&value), "at least 0 and below 1", value)?;
+        }
+        for (name, value) in
+            [("epsilon", epsilon), ("weight_decay", weight_decay), ("max_gradient_norm", max_gradient_norm)]
+        {
+            require(name, value >= 0.0 && value.is_finite(), "0 or a positive number", value)?;
+        }
+        Ok(())
+    }
+}
+
 /// The folder within a model's in which adapters are written by themselves.
 pub const ADAPTER: &str = "adapter";
 
@@ -271,6 +293,12 @@ pub trait TrainableLm: Training {
     /// As [`loss`](Self::loss), with the dropout of training, and adds the loss's gradient; `step`: the optimiser steps so
     /// far. After an error the gradient is cleared.
     fn loss_and_gradient(&mut self, batch: &TokenBatch, predicted: &[bool], step: u64) -> Result<f64>;
+
+    /// Writes the adapters alone, in the format of `peft`, into a folder, which is made if there is none.
+    ///
+    /// # Errors
+    /// No adapters are trained; a value that is not finite.
+    fn save_adapters(&self, folder: &Path) -> Result<()>;
 }
 
 /// What the operands of an encoder's matrix products are rounded to. Sums, weights in training and all that is not a
@@ -419,6 +447,23 @@ pub trait Engine: Send + Sync {
     /// # Errors
     /// No way to compute the step fits into the memory; the message says what would.
     fn training_footprint(&self, folder: &Path, options: &LoadOptions, lengths: &[usize]) -> Result<Footprint>;
+
+    /// As [`training_footprint`](Self::training_footprint), of a language model.
+    fn language_training_footprint(
+        &self,
+        folder: &Path,
+        options: &LoadOptions,
+        lengths: &[usize],
+    ) -> Result<Footprint> {
+        let _ = (options, lengths);
+        Err(Error::file(folder, "this engine trains no language models"))
+    }
+
+    /// Reads a language model from a Hugging Face folder, to compute in `precision`.
+    fn language_model_in(&self, folder: &Path, precision: Precision) -> Result<Box<dyn LanguageModel>> {
+        let _ = precision;
+        Err(Error::file(folder, "this engine has no language models"))
+    }
 
     /// Reads a language model from an opened file, to compute in `precision`.
     fn language_model(&self, file: Arc<Gguf>, precision: Precision) -> Result<Box<dyn LanguageModel>> {

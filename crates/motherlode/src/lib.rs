@@ -16,6 +16,7 @@ pub mod gguf;
 mod html;
 pub mod index;
 pub mod inspect;
+pub mod instruct;
 pub mod judge;
 pub mod lines;
 pub mod llm;

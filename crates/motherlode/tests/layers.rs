@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// Rooms in order; those of one line may import one another.
-const ORDER: [&[&str]; 27] = [
+const ORDER: [&[&str]; 28] = [
     &["error"],
     &["config", "random", "progress", "mapped", "memory", "lines", "html", "database"],
     &["gguf"],
@@ -32,6 +32,7 @@ const ORDER: [&[&str]; 27] = [
     &["batch"],
     &["evaluate"],
     &["train"],
+    &["instruct"],
     &["report", "inspect", "recipe"],
 ];
 

@@ -242,7 +242,7 @@ impl Decoder {
         let span = Span { ids: &ids, sequences, starts, first_token: 0, dropout, adapter_dropout };
         working.hidden.resize(ids.len() * hidden, 0.0);
         for (id, row) in ids.iter().zip(working.hidden.chunks_exact_mut(hidden)) {
-            self.file.read_rows(self.words, *id as usize..*id as usize + 1, row);
+            self.word(*id, row);
         }
         for layer in 0..self.layers.len() {
             self.layer(layer, &span, texts, working);

@@ -236,6 +236,20 @@ fn scores_are_those_of_the_whole_text() {
 }
 
 #[test]
+fn a_folder_scores_as_the_file_of_its_weights_does() {
+    for family in FAMILIES {
+        let folder = plain(family);
+        let path = folder.path().join("config.json");
+        let mut config: Value = read_json(&path).unwrap();
+        config["tie_word_embeddings"] = true.into();
+        std::fs::write(&path, config.to_string()).unwrap();
+        let read = Decoder::open_folder(folder.path(), Precision::F32).unwrap();
+        let ask = |decoder: &Decoder| scores(decoder, &[vec![text(9, 3)]], &[&[5], &[6, 30]]);
+        assert_eq!(ask(&read), ask(&decoder(family)), "{family}");
+    }
+}
+
+#[test]
 fn scores_do_not_depend_on_what_else_is_asked() {
     let decoder = decoder("qwen2");
     // All prompts share 17 tokens, those of a group 17 more.

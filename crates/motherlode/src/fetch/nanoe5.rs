@@ -15,6 +15,7 @@ use std::path::Path;
 use half::f16;
 use serde_json::{Value, json};
 
+use super::header::header_of;
 use crate::error::{Error, Result};
 use crate::mapped::MappedFile;
 
@@ -128,7 +129,7 @@ impl Container {
     /// Writes `model.safetensors` in f32 with Hugging Face names; returns the number of tensors.
     pub(super) fn write_safetensors(&self, output: &mut impl Write, path: &Path) -> Result<u64> {
         let tensors = self.tensors();
-        let header = header_of(&tensors);
+        let header = header_of(tensors.iter().map(|tensor| (tensor.name.as_str(), tensor.shape.as_slice())));
         let mut write = |bytes: &[u8]| output.write_all(bytes).map_err(Error::io(path));
         write(&(header.len() as u64).to_le_bytes())?;
         write(header.as_bytes())?;
@@ -183,22 +184,6 @@ impl Container {
 
 fn tensor(name: &str, shape: &[usize], stored: &str) -> Tensor {
     Tensor { name: name.to_owned(), shape: shape.to_vec(), stored: stored.to_owned() }
-}
-
-/// The JSON header of a safetensors file of f32 tensors, padded to 8 bytes.
-fn header_of(tensors: &[Tensor]) -> String {
-    let mut header = serde_json::Map::new();
-    header.insert("__metadata__".into(), json!({"format": "pt"}));
-    let mut start = 0;
-    for tensor in tensors {
-        let end = start + 4 * tensor.shape.iter().product::<usize>();
-        let entry = json!({"dtype": "F32", "shape": tensor.shape, "data_offsets": [start, end]});
-        header.insert(tensor.name.clone(), entry);
-        start = end;
-    }
-    let mut text = Value::Object(header).to_string();
-    text.extend(std::iter::repeat_n(' ', text.len().next_multiple_of(8) - text.len()));
-    text
 }
 
 /// The 32 weights of a `Q4_0` block: (nibble − 8) · scale, the low nibbles of the 16 bytes first, then the high ones.

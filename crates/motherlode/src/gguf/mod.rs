@@ -9,6 +9,7 @@
 //! [`Error::File`] where a file is no GGUF, is cut off, or has a setting or a tensor of another type than asked for.
 
 mod blocks;
+pub mod hugging_face;
 
 use std::collections::BTreeMap;
 use std::path::Path;

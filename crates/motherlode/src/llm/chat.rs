@@ -1,30 +1,24 @@
-//! Chats as a language model reads them: the chat template and the tokenizer that stand in its GGUF file.
+//! Chats as a language model reads them: the chat template and the tokenizer that stand in its GGUF file or its folder.
 //!
 //! Templates are Jinja as Hugging Face runs it. Texts of messages must not end their message: the spelling of a control
 //! token inside of one, such as `<|im_end|>`, is broken by a space.
 
+use std::path::Path;
+
 use minijinja::{Environment, ErrorKind, context};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use tokenizers::Tokenizer;
 
-use super::Message;
+use super::{Message, Role};
 use crate::error::{Error, Result};
-use crate::gguf::Gguf;
+use crate::gguf::{Gguf, hugging_face};
+use crate::text::tokenize::TOKENIZER_FILE;
 
-const TEMPLATE: &str = "tokenizer.chat_template";
-/// Types of tokens in the file.
-const CONTROL: i128 = 3;
-const DEFINED_BY_USER: i128 = 4;
-
-/// What splits a text before byte pairs are merged.
-///
-/// Source: `tokenizer.json` of Qwen2.5 and Llama 3, as llama.cpp names them in `tokenizer.ggml.pre`.
-const QWEN2: &str =
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-const LLAMA3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+/// The key of `tokenizer_config.json`.
+const TEMPLATE: &str = "chat_template";
 
 /// What a model's file says about chats.
-pub(super) struct Chat {
+pub(crate) struct Chat {
     environment: Environment<'static>,
     tokenizer: Tokenizer,
     /// Control tokens, by their spelling; any of them ends an answer.
@@ -34,13 +28,36 @@ pub(super) struct Chat {
 }
 
 impl Chat {
-    /// Reads template and tokenizer.
+    /// Reads template and tokenizer of a GGUF file.
     ///
     /// # Errors
     /// No chat template: the model was not taught to chat. A tokenizer of a kind that is not known here.
     pub(super) fn open(file: &Gguf) -> Result<Self> {
-        let template = file.text(TEMPLATE)?;
-        let missing = || file.wrong(format!("expected a setting `{TEMPLATE}`, got none; take an instruct model"));
+        let tokenizer = hugging_face::tokenizer(file)?.to_string();
+        Self::new(&hugging_face::tokenizer_config(file)?, tokenizer.as_bytes(), file.path())
+    }
+
+    /// Reads template and tokenizer of a folder of Hugging Face's layout.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open); a file that is missing.
+    pub(crate) fn open_folder(folder: &Path) -> Result<Self> {
+        let [tokenizer, config, template] =
+            [TOKENIZER_FILE, "tokenizer_config.json", "chat_template.jinja"].map(|name| folder.join(name));
+        let bytes = std::fs::read(&tokenizer).map_err(Error::io(&tokenizer))?;
+        let text = std::fs::read_to_string(&config).map_err(Error::io(&config))?;
+        let mut settings: Value =
+            serde_json::from_str(&text).map_err(|error| Error::file(&config, format!("expected JSON: {error}")))?;
+        if template.exists() {
+            settings[TEMPLATE] = std::fs::read_to_string(&template).map_err(Error::io(&template))?.into();
+        }
+        Self::new(&settings, &bytes, folder)
+    }
+
+    /// From what stands in `tokenizer_config.json` and `tokenizer.json`; `path` is where the model lies.
+    fn new(settings: &Value, tokenizer: &[u8], path: &Path) -> Result<Self> {
+        let missing = || Error::file(path, "expected a chat template, got none; take an instruct model");
+        let template = template(&settings[TEMPLATE]).ok_or_else(missing)?;
         let mut environment = Environment::new();
         environment.set_trim_blocks(true);
         environment.set_lstrip_blocks(true);
@@ -49,30 +66,46 @@ impl Chat {
             Err(minijinja::Error::new(ErrorKind::InvalidOperation, message))
         });
         environment
-            .add_template_owned("chat", template.ok_or_else(missing)?.to_owned())
-            .map_err(|error| file.wrong(format!("`{TEMPLATE}`: {error}")))?;
-        let tokens = file.texts("tokenizer.ggml.tokens")?;
-        let types = file.wholes("tokenizer.ggml.token_type")?.unwrap_or_else(|| vec![1; tokens.len()]);
-        let of_type = |wanted: i128| {
-            let all = tokens.iter().zip(&types).enumerate();
-            all.filter(move |(_, (_, kind))| **kind == wanted).map(|(id, (text, _))| ((*text).to_owned(), id as u32))
+            .add_template_owned("chat", template)
+            .map_err(|error| Error::file(path, format!("its chat template: {error}")))?;
+        let wrong = |error: tokenizers::Error| Error::file(path, format!("its tokenizer: {error}"));
+        let mut tokenizer = Tokenizer::from_bytes(tokenizer).map_err(wrong)?;
+        tokenizer.with_padding(None);
+        tokenizer.with_truncation(None).map_err(wrong)?;
+        let added = tokenizer.get_added_tokens_decoder();
+        let special = added.into_iter().filter(|(_, token)| token.special);
+        let mut controls: Vec<(String, u32)> = special.map(|(id, token)| (token.content, id)).collect();
+        controls.sort_by_key(|(_, id)| *id);
+        let bound = |name: &str| {
+            let token = &settings[name];
+            token.as_str().or(token["content"].as_str()).unwrap_or_default().to_owned()
         };
-        let controls: Vec<(String, u32)> = of_type(CONTROL).collect();
-        let added: Vec<(String, u32)> = controls.iter().cloned().chain(of_type(DEFINED_BY_USER)).collect();
-        let tokenizer = tokenizer(file, &tokens, &added)?;
-        if let Some((spelling, _)) = added.iter().find(|(text, id)| tokenizer.token_to_id(text) != Some(*id)) {
-            return Err(file.wrong(format!("the token `{spelling}` stands in its vocabulary twice")));
-        }
-        let bound = |name: &str| -> Result<String> {
-            let id = file.whole(&format!("tokenizer.ggml.{name}_token_id"))?;
-            Ok(id.and_then(|id| tokens.get(id)).map_or_else(String::new, |token| (*token).to_owned()))
-        };
-        let bounds = [bound("bos")?, bound("eos")?];
-        Ok(Self { environment, tokenizer, controls, bounds })
+        Ok(Self { environment, tokenizer, controls, bounds: [bound("bos_token"), bound("eos_token")] })
+    }
+
+    /// The tokens of a chat that ends with an answer: those before it, and those of the answer with the one that ends it.
+    ///
+    /// # Errors
+    /// A template that puts the answer elsewhere than behind the prompt, or ends it with no token.
+    pub(crate) fn exchange(&self, messages: &[Message], answer: &str) -> Result<(Vec<u32>, Vec<u32>)> {
+        let prompt = self.render(messages, true)?;
+        let answer = Message { role: Role::Assistant, content: answer.to_owned() };
+        let whole = self.render(&[messages, &[answer]].concat(), false)?;
+        let elsewhere = || Error::data("the model's chat template does not put an answer right behind the prompt");
+        let mut answer = self.tokens(whole.strip_prefix(&prompt).ok_or_else(elsewhere)?)?;
+        let end = answer.iter().position(|token| self.ends(*token));
+        let end = end.ok_or_else(|| Error::data("the model's chat template does not end an answer with a token"))?;
+        answer.truncate(end + 1);
+        Ok((self.tokens(&prompt)?, answer))
     }
 
     /// The tokens of a chat up to where the model's answer begins.
     pub(super) fn prompt(&self, messages: &[Message]) -> Result<Vec<u32>> {
+        self.tokens(&self.render(messages, true)?)
+    }
+
+    /// The text of a chat; with `asks`, up to where the model's answer begins.
+    fn render(&self, messages: &[Message], asks: bool) -> Result<String> {
         let harmless = |message: &Message| {
             let content = self.controls.iter().fold(message.content.clone(), |content, (control, _)| {
                 if content.contains(control.as_str()) { content.replace(control, &broken(control)) } else { content }
@@ -82,10 +115,9 @@ impl Chat {
         let messages: Vec<Value> = messages.iter().map(harmless).collect();
         let template = self.environment.get_template("chat").expect("it was added when the file was opened");
         let [bos_token, eos_token] = &self.bounds;
-        let text = template
-            .render(context! { messages, add_generation_prompt => true, bos_token, eos_token })
-            .map_err(|error| Error::data(format!("the model's chat template refuses a chat: {error}")))?;
-        self.tokens(&text)
+        template
+            .render(context! { messages, add_generation_prompt => asks, bos_token, eos_token })
+            .map_err(|error| Error::data(format!("the model's chat template refuses a chat: {error}")))
     }
 
     /// The tokens of a text, control tokens included.
@@ -115,48 +147,11 @@ fn broken(control: &str) -> String {
     characters.next().into_iter().chain([' ']).chain(characters).collect()
 }
 
-/// The tokenizer of the file, written down as Hugging Face's, which then reads it.
-fn tokenizer(file: &Gguf, tokens: &[&str], added: &[(String, u32)]) -> Result<Tokenizer> {
-    let kind = file.text("tokenizer.ggml.model")?.unwrap_or("missing");
-    let unknown = |name: &str, expected: &str, got: &str| {
-        Err(file.wrong(format!("`tokenizer.ggml.{name}`: expected {expected}, got {got}")))
-    };
-    if kind != "gpt2" {
-        return unknown("model", "gpt2, merges of byte pairs", kind);
-    }
-    let split = |pattern: &str| {
-        let split = json!({"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": false});
-        json!([split, {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": false, "use_regex": false}])
-    };
-    let bytes = json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true});
-    let pre = file.text("tokenizer.ggml.pre")?.unwrap_or("default");
-    let (before, normalizer, ignore_merges) = match pre {
-        "qwen2" => (split(QWEN2), json!({"type": "NFC"}), false),
-        "llama-bpe" => (split(LLAMA3), Value::Null, true),
-        "smollm" => (json!([{"type": "Digits", "individual_digits": true}, bytes]), Value::Null, false),
-        "default" | "gpt-2" => (json!([bytes]), Value::Null, false),
-        other => return unknown("pre", "qwen2, llama-bpe, smollm, gpt-2 or default", other),
-    };
-    // The added tokens too: one that the vocabulary lacks would get another number.
-    let numbered = tokens.iter().enumerate();
-    let vocabulary: Map<String, Value> = numbered.map(|(id, token)| ((*token).to_owned(), id.into())).collect();
-    let merges = file.texts("tokenizer.ggml.merges")?;
-    let added: Vec<Value> = added
-        .iter()
-        .map(|(content, id)| {
-            json!({"id": id, "content": content, "single_word": false, "lstrip": false, "rstrip": false,
-                "normalized": false, "special": true})
-        })
-        .collect();
-    let written = json!({
-        "version": "1.0", "truncation": null, "padding": null, "added_tokens": added, "normalizer": normalizer,
-        "pre_tokenizer": {"type": "Sequence", "pretokenizers": before}, "post_processor": null,
-        "decoder": {"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true},
-        "model": {"type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null,
-            "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false, "ignore_merges": ignore_merges,
-            "vocab": vocabulary, "merges": merges},
-    });
-    Tokenizer::from_bytes(written.to_string()).map_err(|error| file.wrong(format!("its tokenizer: {error}")))
+/// The chat template of `tokenizer_config.json`, which may hold several by name.
+fn template(value: &Value) -> Option<String> {
+    let several = value.as_array().into_iter().flatten();
+    let default = several.filter(|named| named["name"] == "default").find_map(|named| named["template"].as_str());
+    value.as_str().or(default).map(str::to_owned)
 }
 
 #[cfg(test)]
@@ -165,6 +160,43 @@ mod tests {
 
     use super::*;
     use crate::llm::Role;
+
+    /// A folder with a tokenizer of a few words, and this chat template.
+    fn folder(template: &Value) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        crate::text::tokenize::tiny::write_tiny_tokenizer(folder.path(), &["user assistant which what river"]).unwrap();
+        let settings = json!({ "chat_template": template, "bos_token": "<s>", "eos_token": { "content": "</s>" } });
+        std::fs::write(folder.path().join("tokenizer_config.json"), settings.to_string()).unwrap();
+        folder
+    }
+
+    #[test]
+    fn an_answer_is_told_from_its_prompt_and_ends_with_a_token() {
+        const TEMPLATE: &str = "{% for message in messages %}{{ bos_token }}{{ message.role }} {{ message.content }}\
+                                {{ eos_token }}\n{% endfor %}{% if add_generation_prompt %}<s>assistant {% endif %}";
+        let several = json!([{ "name": "tools", "template": "x" }, { "name": "default", "template": TEMPLATE }]);
+        for template in [json!(TEMPLATE), several] {
+            let chat = Chat::open_folder(folder(&template).path()).unwrap();
+            let question = [Message::user("which </s> what")];
+            let (prompt, answer) = chat.exchange(&question, "river").unwrap();
+            assert_eq!(prompt, chat.prompt(&question).unwrap());
+            assert_eq!(prompt.iter().filter(|token| **token == 2).count(), 1, "the text must not end its message");
+            assert_eq!((chat.text(&answer).unwrap().trim(), answer.last()), ("river", Some(&2)));
+        }
+    }
+
+    #[test]
+    fn templates_without_a_place_for_an_answer_are_refused() {
+        let wrong = |template: Value| {
+            let chat = Chat::open_folder(folder(&template).path());
+            chat.and_then(|chat| chat.exchange(&[Message::user("which")], "river")).err().unwrap().to_string()
+        };
+        assert!(wrong(Value::Null).contains("take an instruct model"));
+        assert!(wrong(json!("{% if %}")).contains("its chat template"));
+        assert!(wrong(json!("{{ messages | length }}")).contains("right behind the prompt"));
+        let endless = "{% for message in messages %}{{ message.content }} {% endfor %}";
+        assert!(wrong(json!(endless)).contains("does not end an answer"), "{}", wrong(json!(endless)));
+    }
 
     #[derive(serde::Deserialize)]
     struct Case {

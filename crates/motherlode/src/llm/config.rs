@@ -40,7 +40,7 @@ pub struct LlmConfig {
     /// `https://NAME.openai.azure.com`. All must serve the same models; queries are spread over them. None: only what
     /// the ledger holds is answered.
     pub endpoints: Vec<String>,
-    /// Models that run in this process, from GGUF files; the servers are not asked for these.
+    /// Models that run in this process, from GGUF files or folders; the servers are not asked for these.
     pub embedded: Vec<EmbeddedModel>,
     /// Whose interface they speak.
     pub api: Api,

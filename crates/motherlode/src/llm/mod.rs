@@ -12,7 +12,7 @@
 
 mod batch;
 mod budget;
-mod chat;
+pub(crate) mod chat;
 mod check;
 mod client;
 mod config;

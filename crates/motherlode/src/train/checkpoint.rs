@@ -1,15 +1,17 @@
 //! Stopping and going on: what a training is between two steps, written whole, in two generations.
 //!
-//! A checkpoint file holds the magic `MLTRAIN1`, the length of the JSON text of [`LoopState`] (u64, little endian), that
-//! text, whatever the engine writes of itself, and the BLAKE3 hash of all before it (32 bytes). The newest file whose
+//! A checkpoint file holds the magic `MLTRAIN1`, the length of the JSON text of the loop's state (u64, little endian),
+//! that text, whatever the engine writes of itself, and the BLAKE3 hash of all before it (32 bytes). The newest file whose
 //! hash is right is taken up; the one before it stays, should the newest be damaged. The weights of the best
 //! validation lie beside them in `best-STEP`, and stay as long as one of the two checkpoints names them.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{BufReader, Read, Write};
+use std::marker::PhantomData;
 use std::path::{Path, PathBuf};
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::artefact;
@@ -93,14 +95,34 @@ impl LoopState {
     }
 }
 
-/// The folder of checkpoints of one training.
-pub(super) struct Checkpoints {
-    folder: PathBuf,
+/// What a loop knows between two steps.
+pub(crate) trait Progressed: Serialize + DeserializeOwned {
+    /// Optimiser steps done.
+    fn step(&self) -> u64;
+
+    /// The steps before the weights that are kept by themselves, if any are.
+    fn best(&self) -> Option<u64>;
 }
 
-impl Checkpoints {
-    pub(super) fn new(folder: PathBuf) -> Self {
-        Self { folder }
+impl Progressed for LoopState {
+    fn step(&self) -> u64 {
+        self.step
+    }
+
+    fn best(&self) -> Option<u64> {
+        self.best
+    }
+}
+
+/// The folder of checkpoints of one training, whose loop knows `S`.
+pub(crate) struct Checkpoints<S> {
+    folder: PathBuf,
+    state: PhantomData<S>,
+}
+
+impl<S: Progressed> Checkpoints<S> {
+    pub(crate) fn new(folder: PathBuf) -> Self {
+        Self { folder, state: PhantomData }
     }
 
     /// Where the weights lie that were validated after `step` steps.
@@ -125,8 +147,8 @@ impl Checkpoints {
     }
 
     /// Writes a checkpoint and removes what no checkpoint needs any more.
-    pub(super) fn write(&self, state: &LoopState, model: &dyn Training) -> Result<()> {
-        let path = self.folder.join(format!("{:012}.{SUFFIX}", state.step));
+    pub(crate) fn write(&self, state: &S, model: &dyn Training) -> Result<()> {
+        let path = self.folder.join(format!("{:012}.{SUFFIX}", state.step()));
         let header = serde_json::to_vec(state).map_err(|error| Error::file(&path, error.to_string()))?;
         artefact::write_whole(&path, |output| {
             let mut hashing = Hashing { inner: output, hasher: blake3::Hasher::new() };
@@ -141,9 +163,9 @@ impl Checkpoints {
     }
 
     /// Restores the newest sound checkpoint into `model`, if there is one.
-    pub(super) fn restore(&self, model: &mut dyn Training) -> Result<Option<LoopState>> {
+    pub(crate) fn restore(&self, model: &mut dyn Training) -> Result<Option<S>> {
         for path in self.newest_first()? {
-            if let Some((state, mut engine)) = open(&path)? {
+            if let Some((state, mut engine)) = open::<S>(&path)? {
                 model.restore(&mut engine)?;
                 return Ok(Some(state));
             }
@@ -160,7 +182,7 @@ impl Checkpoints {
         }
         let mut named = Vec::new();
         for path in kept {
-            named.extend(read_header(path)?.and_then(|(state, _)| state.best).map(|step| self.best(step)));
+            named.extend(read_header::<S>(path)?.and_then(|(state, _)| state.best()).map(|step| self.best(step)));
         }
         for path in entries(&self.folder)?.into_iter().filter(|path| path.is_dir() && !named.contains(path)) {
             fs::remove_dir_all(&path).map_err(Error::io(&path))?;
@@ -177,7 +199,7 @@ impl Checkpoints {
 }
 
 /// What lies in a folder, by name.
-pub(super) fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
+pub(crate) fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
     let read = |entry: std::io::Result<fs::DirEntry>| entry.map(|entry| entry.path()).map_err(Error::io(folder));
     let mut paths = fs::read_dir(folder).map_err(Error::io(folder))?.map(read).collect::<Result<Vec<_>>>()?;
     paths.sort();
@@ -185,12 +207,12 @@ pub(super) fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
 }
 
 /// The loop's state and a reader of the engine's, or nothing where the file is damaged.
-fn open(path: &Path) -> Result<Option<(LoopState, impl Read)>> {
+fn open<S: Progressed>(path: &Path) -> Result<Option<(S, impl Read + use<S>)>> {
     if is_sound(path)? { read_header(path) } else { Ok(None) }
 }
 
 /// As [`open`], without looking at the hash.
-fn read_header(path: &Path) -> Result<Option<(LoopState, impl Read)>> {
+fn read_header<S: Progressed>(path: &Path) -> Result<Option<(S, impl Read + use<S>)>> {
     let length = fs::metadata(path).map_err(Error::io(path))?.len().saturating_sub(HASH);
     let mut input = BufReader::with_capacity(1 << 20, File::open(path).map_err(Error::io(path))?).take(length);
     let mut start = [0; 16];

@@ -150,7 +150,7 @@ impl TrainConfig {
         require("validation.every", every > 0, "at least 1", every)?;
         require("checkpoint_every", self.checkpoint_every > 0, "at least 1", self.checkpoint_every)?;
         require("memory", self.memory != Some(0), "at least 1 byte", 0)?;
-        validate_optimizer(&self.optimizer)?;
+        self.optimizer.validate("train")?;
         self.lora.as_ref().map_or(Ok(()), LoraConfig::validate)?;
         self.weights.validate()
     }
@@ -170,21 +170,6 @@ impl TrainConfig {
             query_negatives: self.query_negatives,
         }
     }
-}
-
-fn validate_optimizer(optimizer: &OptimizerConfig) -> Result<()> {
-    let share = |value: f32| (0.0..1.0).contains(&value);
-    let not_negative = |value: f32| value >= 0.0 && value.is_finite();
-    let OptimizerConfig { beta1, beta2, epsilon, weight_decay, max_gradient_norm, dropout } = *optimizer;
-    for (name, value) in [("beta1", beta1), ("beta2", beta2), ("dropout", dropout)] {
-        require(&format!("optimizer.{name}"), share(value), "at least 0 and below 1", value)?;
-    }
-    for (name, value) in
-        [("epsilon", epsilon), ("weight_decay", weight_decay), ("max_gradient_norm", max_gradient_norm)]
-    {
-        require(&format!("optimizer.{name}"), not_negative(value), "0 or a positive number", value)?;
-    }
-    Ok(())
 }
 
 fn require(name: &str, holds: bool, expected: &str, got: impl std::fmt::Display) -> Result<()> {

@@ -2,8 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
-use std::fs::{self, File};
-use std::io::Write;
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
@@ -50,17 +49,17 @@ pub(super) fn export(
     trained: &Trained<'_>,
 ) -> Result<Artefact> {
     for (name, path) in saved(&trained.weights)? {
-        copy(&mut draft, &path, &name)?;
+        draft.copy(&name, &path)?;
     }
     let base = inputs.base.folder;
     for name in COPIED.into_iter().filter(|name| base.join(name).exists()) {
-        copy(&mut draft, &base.join(name), name)?;
+        draft.copy(name, &base.join(name))?;
     }
     write_modules(&mut draft, base, config.similarity)?;
     write_json(&mut draft, LENGTHS, &lengths(inputs)?)?;
     write_json(&mut draft, PROMPTS_FILE, &prompts(inputs, config.similarity)?)?;
     let card = model_card(inputs, trained);
-    write_text(&mut draft, "README.md", &card)?;
+    draft.write_text("README.md", &card)?;
     draft.write_lines("log.jsonl", &trained.state.log)?;
     draft.write_lines("validation.jsonl", &trained.state.validations)?;
     draft.commit(trained.summary.clone())
@@ -77,18 +76,8 @@ fn saved(folder: &Path) -> Result<Vec<(String, PathBuf)>> {
     Ok(files)
 }
 
-fn copy(draft: &mut Draft, from: &Path, name: &str) -> Result<()> {
-    let mut input = File::open(from).map_err(Error::io(from))?;
-    draft.write(name, |output| std::io::copy(&mut input, output).map(|_| 1).map_err(Error::io(from)))
-}
-
-fn write_text(draft: &mut Draft, name: &str, text: &str) -> Result<()> {
-    let path = draft.path(name);
-    draft.write(name, |output| output.write_all(text.as_bytes()).map(|()| 1).map_err(Error::io(&path)))
-}
-
 fn write_json(draft: &mut Draft, name: &str, value: &Value) -> Result<()> {
-    write_text(draft, name, &format!("{value:#}\n"))
+    draft.write_text(name, &format!("{value:#}\n"))
 }
 
 fn read_json(path: &Path) -> Result<Option<Value>> {
@@ -118,7 +107,7 @@ fn write_modules(draft: &mut Draft, base: &Path, similarity: Similarity) -> Resu
     for folder in folders.filter(|folder| is_module_folder(folder) && base.join(folder).is_dir()) {
         for path in entries(&base.join(folder))?.into_iter().filter(|path| is_plain(path)) {
             let name = format!("{folder}/{}", path.file_name().unwrap_or_default().to_string_lossy());
-            copy(draft, &path, &name)?;
+            draft.copy(&name, &path)?;
         }
     }
     Ok(())

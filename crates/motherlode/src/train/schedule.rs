@@ -1,4 +1,4 @@
-//! The learning rate of every step: linear warm-up, then linear decay to 0.
+//! The learning rate of every step: linear warm-up, then decay to 0 in a straight line or along a cosine.
 
 use serde::{Deserialize, Serialize};
 
@@ -31,12 +31,28 @@ pub struct Schedule {
     peak: f32,
     warmup: u64,
     total: u64,
+    decay: Decay,
+}
+
+/// How the rate falls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Decay {
+    /// In a straight line.
+    Linear,
+    /// As (1 + cos πx) / 2 does from x = 0 to 1.
+    Cosine,
 }
 
 impl Schedule {
     /// Rises to `peak` during the warm-up and falls to 0 after `total` steps.
     pub fn new(peak: f32, warmup: Warmup, total: u64) -> Self {
-        Self { peak, warmup: warmup.steps(total), total }
+        Self { peak, warmup: warmup.steps(total), total, decay: Decay::Linear }
+    }
+
+    /// The same, falling in another way.
+    #[must_use]
+    pub fn falling(self, decay: Decay) -> Self {
+        Self { decay, ..self }
     }
 
     /// The rate of `step`, counted from 0.
@@ -47,7 +63,11 @@ impl Schedule {
         let share = if step < self.warmup {
             (step + 1) as f64 / self.warmup as f64
         } else {
-            self.total.saturating_sub(step) as f64 / (self.total - self.warmup).max(1) as f64
+            let left = self.total.saturating_sub(step) as f64 / (self.total - self.warmup).max(1) as f64;
+            match self.decay {
+                Decay::Linear => left,
+                Decay::Cosine => f64::midpoint(1.0, (std::f64::consts::PI * (1.0 - left)).cos()),
+            }
         };
         (f64::from(self.peak) * share) as f32
     }
@@ -63,6 +83,15 @@ mod tests {
         let schedule = Schedule::new(1.0, Warmup::Share(0.2), 10);
         let rates: Vec<f32> = (0..11).map(|step| schedule.rate(step)).collect();
         assert_eq!(rates, [0.5, 1.0, 1.0, 0.875, 0.75, 0.625, 0.5, 0.375, 0.25, 0.125, 0.0]);
+    }
+
+    /// Golden: transformers 4.57, `get_cosine_schedule_with_warmup(optimizer, 0, 4)` from a rate of 1, steps 0 to 4.
+    #[test]
+    fn a_cosine_falls_as_in_transformers() {
+        let schedule = Schedule::new(1.0, Warmup::Share(0.0), 4).falling(Decay::Cosine);
+        for (step, expected) in [1.0, 0.853_553_4, 0.5, 0.146_446_6, 0.0].into_iter().enumerate() {
+            assert!((schedule.rate(step as u64) - expected).abs() < 1e-6, "{step}");
+        }
     }
 
     #[test]
@@ -88,8 +117,10 @@ mod tests {
     proptest! {
         #[test]
         fn every_rate_lies_between_nothing_and_the_peak(total in 1_u64..500, share in 0.0..=1.0, step in 0_u64..500) {
-            let rate = Schedule::new(3e-5, Warmup::Share(share), total).rate(step % total);
-            prop_assert!(rate > 0.0 && rate <= 3e-5);
+            for decay in [Decay::Linear, Decay::Cosine] {
+                let rate = Schedule::new(3e-5, Warmup::Share(share), total).falling(decay).rate(step % total);
+                prop_assert!(rate > 0.0 && rate <= 3e-5);
+            }
         }
     }
 }

@@ -25,7 +25,7 @@ pub(super) struct Trainer<'a> {
     preparation: Preparation<'a>,
     texts: Texts<'a>,
     validation: Validation<'a>,
-    checkpoints: Checkpoints,
+    checkpoints: Checkpoints<LoopState>,
     model: Box<dyn Trainable>,
     schedule: Schedule,
     loss: LossOptions,
