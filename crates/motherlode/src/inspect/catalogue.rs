@@ -5,7 +5,8 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::Arm;
-use super::facts::{CandidateFacts, ExampleFacts, JudgementFacts, SupplementFacts};
+use super::facts::{CandidateFacts, ExampleFacts, JudgementFacts, ListedFacts, SupplementFacts};
+use super::full_text::FullText;
 use super::mapped_lines::MappedLines;
 use super::steps::Steps;
 use crate::artefact::Artefact;
@@ -106,6 +107,7 @@ pub(super) struct Catalogue {
     /// By language, then in the order of the candidates' file.
     pub(super) rows: Vec<Row>,
     pub(super) steps: Option<Steps>,
+    pub(super) full_text: Option<FullText>,
 }
 
 impl Catalogue {
@@ -114,7 +116,8 @@ impl Catalogue {
         let dataset = Dataset::open(arm.required("dataset")?)?;
         let candidates = arm.required("candidates")?;
         let topics = arm.artefacts.get("topics").map(Topics::open).transpose()?;
-        let mut catalogue = Self { dataset, topics, languages: Vec::new(), rows: Vec::new(), steps: None };
+        let full_text = arm.artefacts.get("index").map(FullText::new);
+        let mut catalogue = Self { dataset, topics, languages: Vec::new(), rows: Vec::new(), steps: None, full_text };
         progress.begin("inspect", catalogue.dataset.partitions.len(), "languages");
         for partition in &catalogue.dataset.partitions {
             if partition.has(Split::Train) && candidates.has(&mine::file_name(&partition.language)) {
@@ -221,6 +224,11 @@ impl LanguageFiles {
     pub(super) fn verdicts<'a>(&'a self, row: &Row) -> Result<Option<JudgementFacts<'a>>> {
         let lines = self.judgements.as_ref().zip(row.lines.judgements);
         lines.map(|(lines, line)| lines.read(line as usize)).transpose()
+    }
+
+    /// All passages that a row lists, positives first, borrowed from the file.
+    pub(super) fn all_listed<'a>(&'a self, row: &Row) -> Result<ListedFacts<'a>> {
+        self.candidates.read(row.lines.candidates as usize)
     }
 
     /// Which passages a row lists, borrowed from the file.
