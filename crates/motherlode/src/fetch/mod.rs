@@ -11,6 +11,7 @@ mod beir;
 mod check;
 mod dataset;
 mod export;
+mod found;
 mod hub;
 mod miracl;
 mod mirror;
@@ -23,6 +24,7 @@ mod standin;
 
 pub use dataset::{DatasetConfig, Layout, WithoutPositives, dataset};
 pub use export::export;
+pub use found::{FoundDataset, find_dataset};
 pub use mirror::{file, file_to};
 pub use model::{MODEL_STAGE, ModelConfig, Pooling, Similarity, Source, model};
 
