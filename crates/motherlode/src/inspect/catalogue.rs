@@ -142,6 +142,15 @@ impl Catalogue {
         (0..).zip(&self.languages).find(|(_, files)| files.language.as_str() == tag)
     }
 
+    /// The number of the language of a tag, all numbers without a tag, none where there is no such language.
+    pub(super) fn numbers(&self, tag: Option<&str>) -> Range<u16> {
+        match tag.map(|tag| self.language(tag)) {
+            None => 0..self.languages.len() as u16,
+            Some(Some((number, _))) => number..number + 1,
+            Some(None) => 0..0,
+        }
+    }
+
     /// The row of a query by its language's tag and its id.
     pub(super) fn find(&self, language: &str, id: &str) -> Option<usize> {
         let (_, files) = self.language(language)?;

@@ -1,5 +1,7 @@
 //! Which queries are listed, and in which order: what stands behind `?` in an address.
 
+use std::ops::Range;
+
 use super::catalogue::{Catalogue, Row, Set};
 use crate::error::Result;
 use crate::judge::Verdict;
@@ -184,26 +186,26 @@ impl Filter {
     /// # Errors
     /// Passages are to be searched and there is no index of them.
     pub(super) fn apply(&self, catalogue: &Catalogue) -> Result<Vec<u32>> {
-        let language = self.language.as_deref().map(|tag| catalogue.language(tag).map(|(number, _)| number));
+        let languages = catalogue.numbers(self.language.as_deref());
         if self.reads_passages() {
-            let rows = catalogue.rows_with(&self.text, language)?;
-            return Ok(self.sorted(catalogue, language, &[], rows.into_iter()));
+            let rows = catalogue.rows_with(&self.text, languages.clone())?;
+            return Ok(self.sorted(catalogue, &languages, &[], rows.into_iter()));
         }
         let normal = normalise(&self.text);
         let words: Vec<&str> = normal.split(' ').filter(|word| !word.is_empty()).collect();
-        Ok(self.sorted(catalogue, language, &words, 0..catalogue.rows.len() as u32))
+        Ok(self.sorted(catalogue, &languages, &words, 0..catalogue.rows.len() as u32))
     }
 
-    /// Those of some rows that pass, in order; a language that is not there lets nothing pass.
+    /// Those of some rows that pass, in order.
     fn sorted(
         &self,
         catalogue: &Catalogue,
-        language: Option<Option<u16>>,
+        languages: &Range<u16>,
         words: &[&str],
         rows: impl Iterator<Item = u32>,
     ) -> Vec<u32> {
         let passes = |row: &Row| {
-            language.is_none_or(|language| language == Some(row.language))
+            languages.contains(&row.language)
                 && self.topic.is_none_or(|topic| row.topic.is_some_and(|own| own.0 == topic))
                 && self.verdict.is_none_or(|verdict| row.count(verdict) > 0)
                 && self.set.is_none_or(|set| row.lines.example.is_some_and(|(own, _)| own == set))

@@ -1,6 +1,7 @@
 //! Words in passages: the BM25 index of the experiment says which passages have them, and a table which queries list those.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rayon::prelude::*;
@@ -68,22 +69,16 @@ fn listed(catalogue: &Catalogue, files: &LanguageFiles) -> Result<Vec<(u32, u32)
 }
 
 impl Catalogue {
-    /// The rows that list a passage with all words, ascending; of one language, or of all. A language that is not there has
-    /// none.
+    /// The rows of these languages that list a passage with all words, ascending.
     ///
     /// # Errors
     /// There is no index of the passages.
-    pub(super) fn rows_with(&self, text: &str, language: Option<Option<u16>>) -> Result<Vec<u32>> {
+    pub(super) fn rows_with(&self, text: &str, languages: Range<u16>) -> Result<Vec<u32>> {
         let Some(full_text) = &self.full_text else {
             return Err(Error::data("the passages are not indexed yet; run the experiment up to `index`"));
         };
-        let numbers = match language {
-            None => 0..self.languages.len() as u16,
-            Some(Some(number)) => number..number + 1,
-            Some(None) => 0..0,
-        };
         let mut rows = Vec::new();
-        for number in numbers {
+        for number in languages {
             full_text.add(self, number, text, &mut rows)?;
         }
         rows.sort_unstable();

@@ -160,7 +160,7 @@ impl<'a> Workshop<'a> {
         let artefact = match known {
             Some(artefact) => artefact,
             None if self.only_look && !folder.join("manifest.json").exists() => {
-                return Err(Error::data(self.why_missing(place, &folder)));
+                return Err(Error::data(why_missing(place, &folder)));
             }
             None if self.only_look => Artefact::open(&folder)?,
             None => self.make(place.stage, &folder, make)?,
@@ -169,25 +169,6 @@ impl<'a> Workshop<'a> {
         self.seen.borrow_mut().push(Seen { stage: place.stage, folder: folder.clone(), bytes });
         self.artefacts.borrow_mut().insert(folder, artefact.clone());
         Ok(artefact)
-    }
-
-    /// That a stage is not made, whether it was begun, and in what the most similar artefact of the stage differs.
-    fn why_missing(&self, place: &Place, folder: &Path) -> String {
-        let stage = place.stage;
-        let state =
-            if folder.with_extension("partial").exists() { "was begun and is not finished" } else { "is not made yet" };
-        let mut said = format!("{stage} {state}");
-        let siblings = std::fs::read_dir(folder.parent().unwrap_or(folder)).into_iter().flatten().flatten();
-        let differences = |sibling: std::fs::DirEntry| {
-            let text = std::fs::read_to_string(sibling.path().join("manifest.json")).ok()?;
-            let manifest: Manifest = serde_json::from_str(&text).ok()?;
-            Some((place.recipe.differences(&manifest), sibling.file_name().to_string_lossy().into_owned()))
-        };
-        let nearest = siblings.filter_map(differences).min_by_key(|(found, name)| (found.len(), name.clone()));
-        if let Some((found, name)) = nearest.filter(|(found, _)| !found.is_empty()) {
-            said += &format!("; {name}, the most similar one, was made with {}", found.join("; "));
-        }
-        said
     }
 
     fn make(&self, stage: &str, folder: &Path, make: impl FnOnce(&Path) -> Result<Artefact>) -> Result<Artefact> {
@@ -211,6 +192,25 @@ impl<'a> Workshop<'a> {
         self.datasets.borrow_mut().insert(artefact.key().to_owned(), Rc::clone(&dataset));
         Ok(dataset)
     }
+}
+
+/// That a stage is not made, whether it was begun, and in what the most similar artefact of the stage differs.
+fn why_missing(place: &Place, folder: &Path) -> String {
+    let stage = place.stage;
+    let state =
+        if folder.with_extension("partial").exists() { "was begun and is not finished" } else { "is not made yet" };
+    let mut said = format!("{stage} {state}");
+    let siblings = std::fs::read_dir(folder.parent().unwrap_or(folder)).into_iter().flatten().flatten();
+    let differences = |sibling: std::fs::DirEntry| {
+        let text = std::fs::read_to_string(sibling.path().join("manifest.json")).ok()?;
+        let manifest: Manifest = serde_json::from_str(&text).ok()?;
+        Some((place.recipe.differences(&manifest), sibling.file_name().to_string_lossy().into_owned()))
+    };
+    let nearest = siblings.filter_map(differences).min_by_key(|(found, name)| (found.len(), name.clone()));
+    if let Some((found, name)) = nearest.filter(|(found, _)| !found.is_empty()) {
+        said += &format!("; {name}, the most similar one, was made with {}", found.join("; "));
+    }
+    said
 }
 
 fn key_of(folder: &Path) -> Option<String> {

@@ -246,6 +246,44 @@ fn sweep_lines(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::report::fixture::{difference, system};
+
+    /// Table and figure of the paper's candidate-set size N: two encoders, three sizes, given out of order.
+    #[test]
+    fn a_sweep_has_a_line_for_every_choice_of_the_other_knobs() {
+        let size = |encoder: &str, negatives: u32| {
+            let knobs = [("generate.target", negatives.to_string()), ("sample.negatives", negatives.to_string())];
+            let encoder = [("model.name", encoder.to_owned())];
+            encoder.into_iter().chain(knobs).map(|(name, value)| (name.to_owned(), value)).collect()
+        };
+        let arms = vec![size("a", 30), size("a", 10), size("a", 20), size("b", 10), size("b", 20), size("b", 30)];
+        let names = ["generate.target", "model.name", "sample.negatives"].map(str::to_owned).to_vec();
+        let differences = Differences { names, arms };
+        let numbers = differences.numbers("sample.negatives").unwrap();
+        assert_eq!(differences.numbers("generate.target").as_ref(), Some(&numbers));
+        let named: Vec<Arm> =
+            (0..6).map(|at| Arm { name: format!("arm {at}"), seed: 1, artefacts: BTreeMap::new() }).collect();
+        let systems = (0..6).map(|at| {
+            let mut system = system(&format!("arm {at}"), difference(0.0, None, 1.0));
+            system.values.macro_mean.value = 0.5 + 0.01 * f64::from(at);
+            system
+        });
+        let by = MeasureComparison {
+            measure: HEADLINE,
+            judgements: Judgements::Qrels,
+            queries: BTreeMap::new(),
+            baseline: system("untouched", difference(0.0, None, 1.0)).values,
+            systems: systems.collect(),
+        };
+        let along = ["generate.target", "sample.negatives"];
+        let lines = sweep_lines(&by, &named.iter().collect::<Vec<_>>(), &differences, (&numbers, &along));
+        let shown: Vec<(&str, Vec<(f64, f64)>)> =
+            lines.iter().map(|line| (line.name.as_str(), line.points.clone())).collect();
+        let rounded =
+            |points: &[(f64, f64)]| points.iter().map(|(x, y)| (*x as u32, y.round() as u32)).collect::<Vec<_>>();
+        assert_eq!((shown[0].0, rounded(&shown[0].1)), ("model.name a", vec![(10, 51), (20, 52), (30, 50)]));
+        assert_eq!((shown[1].0, rounded(&shown[1].1)), ("model.name b", vec![(10, 53), (20, 54), (30, 55)]));
+    }
 
     #[test]
     fn rules_are_told_in_words() {

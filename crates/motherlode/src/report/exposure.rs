@@ -12,7 +12,7 @@ use crate::topic::{Topic, Topics};
 /// Queries drawn, by epoch.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Epochs {
-    epochs: usize,
+    count: usize,
     languages: BTreeMap<Language, Vec<u64>>,
     topics: BTreeMap<Topic, Vec<u64>>,
 }
@@ -21,7 +21,7 @@ impl Epochs {
     /// Counts a step and the topics of its queries.
     pub(super) fn add(&mut self, step: &Step, topics: &[Topic]) {
         let epoch = step.epoch as usize;
-        self.epochs = self.epochs.max(epoch + 1);
+        self.count = self.count.max(epoch + 1);
         for row in &step.rows {
             count(self.languages.entry(row.language.clone()).or_default(), epoch);
         }
@@ -48,7 +48,7 @@ pub(super) fn add(shared: &Shared<'_>, epochs: &Epochs, topics: Option<&Topics>,
     };
     let drawn: Vec<(String, Vec<u64>)> = epochs.topics.iter().map(of_topic).collect();
     for (what, rows) in [("Language", languages), ("Topic", drawn)] {
-        let table = table(what, &rows, epochs.epochs, &shared.label);
+        let table = table(what, &rows, epochs.count, &shared.label);
         let name = format!("{what} by epoch {}", shared.label);
         if let Some(table) = section.tabled(&name, &table) {
             section.add(folded(
