@@ -76,12 +76,12 @@ fn dataset(found: &FoundDataset, source: &str) -> String {
         [("train_split", &found.train_split, "to learn from"), ("dev_split", &found.dev_split, "to score at the end")];
     for (knob, split, use_of) in splits {
         match split {
-            Some(split) => _ = writeln!(text, "{knob} = {}", quoted(split)),
+            Some(split) => {
+                let _ = writeln!(text, "{knob} = {}", quoted(split));
+            }
             None => {
-                _ = writeln!(
-                    text,
-                    "# No queries {use_of} were found. What do the file names call them?\n# {knob} = \"…\""
-                )
+                let _ = writeln!(text, "# No queries {use_of} were found. What do the file names call them?");
+                let _ = writeln!(text, "# {knob} = \"…\"");
             }
         }
     }
