@@ -75,14 +75,11 @@ fn dataset(found: &FoundDataset, source: &str) -> String {
     let splits =
         [("train_split", &found.train_split, "to learn from"), ("dev_split", &found.dev_split, "to score at the end")];
     for (knob, split, use_of) in splits {
-        match split {
-            Some(split) => {
-                let _ = writeln!(text, "{knob} = {}", quoted(split));
-            }
-            None => {
-                let _ = writeln!(text, "# No queries {use_of} were found. What do the file names call them?");
-                let _ = writeln!(text, "# {knob} = \"…\"");
-            }
+        if let Some(split) = split {
+            let _ = writeln!(text, "{knob} = {}", quoted(split));
+        } else {
+            let _ =
+                writeln!(text, "# No queries {use_of} were found. What do the file names call them?\n# {knob} = \"…\"");
         }
     }
     text
