@@ -6,18 +6,20 @@ use std::collections::BTreeMap;
 use super::chart::{Chart, Line};
 use super::judging::{corrected, estimate};
 use super::material::{Shared, json_of, language_name};
-use super::page::Section;
+use super::page::{Section, folded};
 use super::table::{Cell, Table};
 use crate::corpus::Language;
 use crate::error::Result;
 use crate::html::Html;
-use crate::judge::{Audit, Bin, Calibration, Cascade, Estimate, Swap, Swaps};
+use crate::judge::{Audit, Bin, Calibration, Cascade, Corrected, Estimate, Swap, Swaps};
 
 /// Adds what an artefact of `judge` holds of it.
 pub(super) fn add(shared: &Shared<'_>, section: &mut Section) -> Result<()> {
     let calibration: BTreeMap<Language, Calibration> =
         json_of(shared.artefact, "calibration.json")?.unwrap_or_default();
-    section.table(format!("bands {}", shared.label), &bands(&calibration));
+    if let Some(table) = section.tabled(format!("bands {}", shared.label), &bands(&calibration)) {
+        section.add(folded(format!("Calibration by score band ({})", shared.label), table));
+    }
     let swaps: BTreeMap<Language, Swaps> = json_of(shared.artefact, "swaps.json")?.unwrap_or_default();
     section.table(format!("swaps {}", shared.label), &swapped(&swaps));
     let cascade: Option<Cascade> = json_of(shared.artefact, "cascade.json")?;
@@ -37,7 +39,8 @@ pub(super) fn add(shared: &Shared<'_>, section: &mut Section) -> Result<()> {
 /// Calibration within bands of the untouched model's score.
 fn bands(calibration: &BTreeMap<Language, Calibration>) -> Table {
     let caption = "Calibration by band of the untouched model’s score, thirds of the judged candidates; “eliminated” is \
-                   grade 1 or 2. The last line of a language is its share with each band corrected by its own pairs";
+                   grade 1 or 2. A language’s line of all bands is its share with each band corrected by its own pairs, \
+                   where that can be estimated";
     let columns = [
         "Language",
         "Scores",
@@ -59,7 +62,7 @@ fn bands(calibration: &BTreeMap<Language, Calibration>) -> Table {
                 corrected(rates.corrected),
             ]);
         }
-        if !found.bands.is_empty() {
+        if found.corrected_by_band[0] != Corrected::NotEstimable {
             let cells = [(); 3].map(|()| Cell::missing());
             let row = [Cell::text(language_name(language)), Cell::shown("all bands", "")].into_iter().chain(cells);
             table.push(row.chain([corrected(found.corrected_by_band[0])]).collect());
