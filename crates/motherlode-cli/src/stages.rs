@@ -587,6 +587,9 @@ pub(crate) struct Train {
     /// Verdicts made by `judge`, for a teacher.
     #[arg(long)]
     judgements: Option<PathBuf>,
+    /// Folder for TensorBoard's event file and `metrics.jsonl`, written as training goes on.
+    #[arg(long, value_name = "FOLDER")]
+    watch: Option<PathBuf>,
     #[command(flatten)]
     knobs: Knobs,
 }
@@ -615,6 +618,7 @@ impl Train {
             },
             encoder: &self.knobs.section("encoder")?,
             engine: &engine,
+            watched: self.watch.as_deref(),
         };
         let config = self.knobs.section("train")?;
         Ok(told(&train::train(&inputs, &config, self.knobs.seed, &self.knobs.out, &Progress::new(terminal))?))

@@ -6,6 +6,7 @@ mod tiny;
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
@@ -338,4 +339,64 @@ fn a_ledger_is_counted_checked_and_moved() {
     let missing = motherlode(&["ledger", "stats", "nowhere.sqlite"]).output().unwrap();
     assert_eq!(missing.status.code(), Some(1));
     assert!(text(&missing).contains("there is no ledger"), "{}", text(&missing));
+}
+
+#[test]
+fn ctrl_c_ends_at_once_and_says_how_to_go_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let recipe = prepare(folder.path());
+    let work = folder.path().join("work");
+    // A server that takes questions and never answers.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let endpoint = format!("llm.endpoints=[\"http://{}/v1\"]", silent.local_addr().unwrap());
+    let arguments = ["run", recipe.to_str().unwrap(), "--work", work.to_str().unwrap(), "--set", &endpoint];
+    let mut child = motherlode(&arguments).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+    assert!(lines.any(|line| line.trim_start().starts_with("mine ")), "candidates come before the judge");
+    let interrupt = Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    assert!(interrupt.success());
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    let said: Vec<String> = lines.collect();
+    assert!(said.iter().any(|line| line.contains("stopped; finished stages") && line.contains("goes on")), "{said:?}");
+}
+
+#[test]
+fn progress_can_be_read_by_programs_and_training_by_tensorboard() {
+    let folder = tempfile::tempdir().unwrap();
+    let (recipe, work) = straight(folder.path());
+    let new = with_ledger_of(&work, "json");
+    let arguments = ["--progress", "json", "run", recipe.to_str().unwrap(), "--work", new.to_str().unwrap()];
+    let output = motherlode(&arguments).output().unwrap();
+    assert!(output.status.success(), "{}", text(&output));
+    let lines = String::from_utf8(output.stderr).unwrap();
+    let events: Vec<serde_json::Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let has = |kind: &str, key: &str, part: &str| {
+        events.iter().any(|event| event["event"] == kind && event[key].as_str().is_some_and(|said| said.contains(part)))
+    };
+    assert!(has("begin", "task", "train") && has("message", "text", "mine "), "{lines}");
+    let told = fs::read_dir(new.join("tensorboard/smoke")).unwrap().map(|entry| entry.unwrap().path());
+    let runs: Vec<PathBuf> = told.collect();
+    assert!(!runs.is_empty());
+    for run in runs {
+        assert!(fs::metadata(run.join("events.out.tfevents.0.motherlode")).unwrap().len() > 100);
+        assert!(fs::read_to_string(run.join("metrics.jsonl")).unwrap().contains("\"kind\":\"step\""));
+    }
+    let missing = motherlode(&["--progress", "json", "status", "nowhere.toml"]).output().unwrap();
+    let error: serde_json::Value = serde_json::from_slice(&missing.stderr).unwrap();
+    assert_eq!(error["event"], "error");
+    let status =
+        succeed(&["status", recipe.to_str().unwrap(), "--work", new.to_str().unwrap(), "--set", "mine.depth=3"]);
+    assert!(status.contains("mine is not made yet; ") && status.contains("was made with mine.depth "), "{status}");
+}
+
+#[test]
+fn shells_and_man_are_told_every_verb() {
+    let folder = tempfile::tempdir().unwrap();
+    let script = succeed(&["completions", "bash"]);
+    assert!(script.contains("what-if") && script.contains("--progress"));
+    succeed(&["man", folder.path().to_str().unwrap()]);
+    for (page, part) in [("motherlode.1", "inspect"), ("motherlode-report.1", "side by side")] {
+        let page = fs::read_to_string(folder.path().join(page)).unwrap();
+        assert!(page.contains(part), "{page}");
+    }
 }

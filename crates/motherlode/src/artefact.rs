@@ -6,13 +6,14 @@
 //! its partial folder again ([`Draft::is_finished`]) and goes on with the next. This file is the only writer of
 //! artefacts; the ledger is the one other thing that a stage writes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::error::{Error, Result};
 use crate::memory;
@@ -74,7 +75,7 @@ pub struct Manifest {
     /// Digest of stage, format, configuration, seed and input keys.
     pub key: String,
     /// The full configuration of the stage.
-    pub config: serde_json::Value,
+    pub config: Value,
     /// The seed.
     pub seed: u64,
     /// Keys of the inputs, by role.
@@ -90,7 +91,7 @@ pub struct Manifest {
 pub struct Recipe {
     stage: String,
     format: u32,
-    config: serde_json::Value,
+    config: Value,
     seed: u64,
     inputs: BTreeMap<String, String>,
 }
@@ -122,12 +123,40 @@ impl Recipe {
         self
     }
 
+    /// In what another artefact of the stage differs, one phrase each: knobs, seed, and the inputs that both name. A
+    /// configuration that several sections make up is compared by the stage's own.
+    pub fn differences(&self, other: &Manifest) -> Vec<String> {
+        let mut found = Vec::new();
+        let own = self.config.get(0).unwrap_or(&self.config);
+        differing_knobs(&self.stage, other.config.get(&self.stage).unwrap_or(&other.config), own, &mut found);
+        if self.seed != other.seed {
+            found.push(format!("seed {}, now {}", other.seed, self.seed));
+        }
+        let differs = |(role, key): &(&String, &String)| other.inputs.get(*role).is_some_and(|other| other != *key);
+        found.extend(self.inputs.iter().filter(differs).map(|(role, _)| format!("another {role}")));
+        found
+    }
+
     /// The digest: 32 hexadecimal digits of BLAKE3 over the canonical JSON of everything above.
     pub fn key(&self) -> String {
         let content = serde_json::json!([self.stage, self.format, self.config, self.seed, self.inputs]);
         let digest = blake3::hash(content.to_string().as_bytes()).to_hex();
         digest.as_str()[..32].to_owned()
     }
+}
+
+/// Knobs whose values differ, such as `judge.depth 6, now 20`.
+fn differing_knobs(name: &str, before: &Value, now: &Value, found: &mut Vec<String>) {
+    let (Value::Object(before), Value::Object(now)) = (before, now) else {
+        if before != now {
+            let said = |value: &Value| if value.is_null() { "unset".to_owned() } else { value.to_string() };
+            found.push(format!("{name} {}, now {}", said(before), said(now)));
+        }
+        return;
+    };
+    let names: BTreeSet<&String> = before.keys().chain(now.keys()).collect();
+    let of = |values: &serde_json::Map<String, Value>, key: &str| values.get(key).cloned().unwrap_or_default();
+    names.into_iter().for_each(|key| differing_knobs(&format!("{name}.{key}"), &of(before, key), &of(now, key), found));
 }
 
 /// A finished artefact, whose files have been checked against its manifest.
@@ -494,6 +523,18 @@ mod tests {
         let artefact = draft.commit(Summary::default()).unwrap();
         fs::write(artefact.path("x.jsonl"), "2\n").unwrap();
         assert!(Artefact::open(&path).unwrap_err().to_string().contains("changed after it was written"));
+    }
+
+    #[test]
+    fn differences_name_knobs_seed_and_inputs() {
+        let config = |depth: u32| serde_json::json!({ "depth": depth, "rule": { "name": "margin" }, "old": null });
+        let recipe = |depth| Recipe::new("mine", 1, &config(depth)).unwrap().seed(7).input_key("fused", "a");
+        let folder = tempfile::tempdir().unwrap();
+        let Outcome::Write(draft) = draft(&folder.path().join("a"), recipe(6)).unwrap() else { panic!("made twice") };
+        let manifest = draft.commit(Summary::default()).unwrap().manifest().clone();
+        assert!(recipe(6).differences(&manifest).is_empty());
+        let other = recipe(20).seed(8).input_key("fused", "b").input_key("runs", "c");
+        assert_eq!(other.differences(&manifest), ["mine.depth 6, now 20", "seed 7, now 8", "another fused"]);
     }
 
     #[test]

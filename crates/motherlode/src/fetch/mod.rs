@@ -11,6 +11,7 @@ mod beir;
 mod check;
 mod dataset;
 mod export;
+mod found;
 mod header;
 mod hub;
 mod language_model;
@@ -25,6 +26,7 @@ mod standin;
 
 pub use dataset::{DatasetConfig, Layout, WithoutPositives, dataset};
 pub use export::export;
+pub use found::{FoundDataset, find_dataset};
 pub use language_model::{LANGUAGE_MODEL_STAGE, language_model};
 pub use mirror::{file, file_to};
 pub use model::{MODEL_STAGE, ModelConfig, Pooling, Similarity, Source, model};

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 
 use super::audit::{Audit, Item, Stratum};
-use super::kappa::{Cohen, GRADES, fleiss};
 use super::labels::{Label, Pair};
 use crate::corpus::Language;
 use crate::judge::Estimate;
+use crate::judge::kappa::{Cohen, GRADES, fleiss};
 
 /// A table of grades: rows are one side's, columns the other's.
 pub(super) type Table<T> = [[T; GRADES]; GRADES];

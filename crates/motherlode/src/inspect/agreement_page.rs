@@ -3,12 +3,12 @@
 use super::Inspector;
 use super::agreement::{Against, Agreement, Couple};
 use super::answer::Answer;
-use super::kappa::Cohen;
 use super::layout::{document, facts, link, path, table};
 use crate::corpus::language_name;
 use crate::error::Result;
 use crate::html::{Element, Html, element, grouped, percent};
 use crate::judge::Estimate;
+use crate::judge::kappa::Cohen;
 
 const VERDICTS: [&str; 3] = ["negative", "excluded", "false negative"];
 

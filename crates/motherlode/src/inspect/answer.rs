@@ -93,9 +93,9 @@ impl Inspector {
 
     fn read(&self, path: &[&str], asked: &Asked<'_>) -> Result<Answer> {
         match path {
-            [] => filtered(asked, |filter| Ok(self.list_page(filter))),
+            [] => self.filtered(asked, |filter| self.list_page(filter)),
             ["query", language, id] => match self.catalogue.find(language, id) {
-                Some(row) => filtered(asked, |filter| self.query_page(row, filter, asked)),
+                Some(row) => self.filtered(asked, |filter| self.query_page(row, filter, asked)),
                 None => Ok(layout::refusal(StatusCode::NOT_FOUND, "no mined query has this language and id")),
             },
             ["batch"] => self.batch_page(asked.value("step").unwrap_or("0")),
@@ -110,17 +110,21 @@ impl Inspector {
         }
     }
 
+    fn filtered(&self, asked: &Asked<'_>, page: impl FnOnce(&Filter) -> Result<Answer>) -> Result<Answer> {
+        match Filter::parse(&asked.pairs) {
+            Ok(filter) if filter.reads_passages() && self.catalogue.full_text.is_none() => {
+                let message = "the passages are not indexed yet; run the experiment up to `index`";
+                Ok(layout::refusal(StatusCode::BAD_REQUEST, message))
+            }
+            Ok(filter) => page(&filter),
+            Err(reason) => Ok(layout::refusal(StatusCode::BAD_REQUEST, &reason)),
+        }
+    }
+
     fn download(&self, file: &str) -> Result<Answer> {
         match self.exports().into_iter().find(|(name, _)| name == file) {
             Some((name, what)) => Ok(Answer::file(name, self.export(&what)?)),
             None => Ok(layout::refusal(StatusCode::NOT_FOUND, "there is no such file")),
         }
-    }
-}
-
-fn filtered(asked: &Asked<'_>, page: impl FnOnce(&Filter) -> Result<Answer>) -> Result<Answer> {
-    match Filter::parse(&asked.pairs) {
-        Ok(filter) => page(&filter),
-        Err(reason) => Ok(layout::refusal(StatusCode::BAD_REQUEST, &reason)),
     }
 }

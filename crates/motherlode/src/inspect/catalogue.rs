@@ -5,7 +5,8 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::Arm;
-use super::facts::{CandidateFacts, ExampleFacts, JudgementFacts, SupplementFacts};
+use super::facts::{CandidateFacts, ExampleFacts, JudgementFacts, ListedFacts, SupplementFacts};
+use super::full_text::FullText;
 use super::mapped_lines::MappedLines;
 use super::steps::Steps;
 use crate::artefact::Artefact;
@@ -106,6 +107,7 @@ pub(super) struct Catalogue {
     /// By language, then in the order of the candidates' file.
     pub(super) rows: Vec<Row>,
     pub(super) steps: Option<Steps>,
+    pub(super) full_text: Option<FullText>,
 }
 
 impl Catalogue {
@@ -114,7 +116,8 @@ impl Catalogue {
         let dataset = Dataset::open(arm.required("dataset")?)?;
         let candidates = arm.required("candidates")?;
         let topics = arm.artefacts.get("topics").map(Topics::open).transpose()?;
-        let mut catalogue = Self { dataset, topics, languages: Vec::new(), rows: Vec::new(), steps: None };
+        let full_text = arm.artefacts.get("index").map(FullText::new);
+        let mut catalogue = Self { dataset, topics, languages: Vec::new(), rows: Vec::new(), steps: None, full_text };
         progress.begin("inspect", catalogue.dataset.partitions.len(), "languages");
         for partition in &catalogue.dataset.partitions {
             if partition.has(Split::Train) && candidates.has(&mine::file_name(&partition.language)) {
@@ -137,6 +140,15 @@ impl Catalogue {
     /// The number and files of a language.
     pub(super) fn language(&self, tag: &str) -> Option<(u16, &LanguageFiles)> {
         (0..).zip(&self.languages).find(|(_, files)| files.language.as_str() == tag)
+    }
+
+    /// The number of the language of a tag, all numbers without a tag, none where there is no such language.
+    pub(super) fn numbers(&self, tag: Option<&str>) -> Range<u16> {
+        match tag.map(|tag| self.language(tag)) {
+            None => 0..self.languages.len() as u16,
+            Some(Some((number, _))) => number..number + 1,
+            Some(None) => 0..0,
+        }
     }
 
     /// The row of a query by its language's tag and its id.
@@ -221,6 +233,11 @@ impl LanguageFiles {
     pub(super) fn verdicts<'a>(&'a self, row: &Row) -> Result<Option<JudgementFacts<'a>>> {
         let lines = self.judgements.as_ref().zip(row.lines.judgements);
         lines.map(|(lines, line)| lines.read(line as usize)).transpose()
+    }
+
+    /// All passages that a row lists, positives first, borrowed from the file.
+    pub(super) fn all_listed<'a>(&'a self, row: &Row) -> Result<ListedFacts<'a>> {
+        self.candidates.read(row.lines.candidates as usize)
     }
 
     /// Which passages a row lists, borrowed from the file.

@@ -55,6 +55,15 @@ pub(super) struct PassageFact<'a> {
     pub(super) human_grade: Option<i32>,
 }
 
+/// Of a line of `mine`: all passages that a query lists.
+#[derive(Deserialize)]
+pub(super) struct ListedFacts<'a> {
+    #[serde(borrow)]
+    pub(super) positives: Vec<(Cow<'a, str>, IgnoredAny)>,
+    #[serde(borrow)]
+    pub(super) candidates: Vec<PassageFact<'a>>,
+}
+
 /// Of a line of `sample`.
 #[derive(Deserialize)]
 pub(super) struct ExampleFacts<'a> {
@@ -76,6 +85,26 @@ pub(super) struct SupplementFacts<'a> {
 pub(super) struct StepFacts<'a> {
     #[serde(borrow)]
     pub(super) rows: Vec<RowFacts<'a>>,
+}
+
+/// Of a line of `batch`, with what its rows bring.
+#[derive(Deserialize)]
+pub(super) struct UsedStep<'a> {
+    #[serde(borrow)]
+    pub(super) rows: Vec<UsedRow<'a>>,
+}
+
+/// Of a row of a step, with what it brings.
+#[derive(Deserialize)]
+pub(super) struct UsedRow<'a> {
+    #[serde(borrow)]
+    pub(super) language: Cow<'a, str>,
+    #[serde(borrow)]
+    pub(super) query: Cow<'a, str>,
+    #[serde(borrow)]
+    pub(super) positive: Cow<'a, str>,
+    #[serde(borrow)]
+    pub(super) negatives: Vec<PassageFact<'a>>,
 }
 
 /// Of a row of a step.

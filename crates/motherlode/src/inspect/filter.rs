@@ -1,6 +1,9 @@
 //! Which queries are listed, and in which order: what stands behind `?` in an address.
 
+use std::ops::Range;
+
 use super::catalogue::{Catalogue, Row, Set};
+use crate::error::Result;
 use crate::judge::Verdict;
 use crate::text::normalise::normalise;
 
@@ -71,6 +74,29 @@ impl Sort {
     }
 }
 
+/// Where the words of the text filter are looked for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum Place {
+    /// In the query's text or id, each as a whole or as part of a word.
+    #[default]
+    Query,
+    /// In one passage among the positives and candidates, as words of the language in any form that BM25 takes for the same.
+    Passages,
+}
+
+impl Place {
+    /// Both, in the order of declaration.
+    pub(super) const ALL: [Self; 2] = [Self::Query, Self::Passages];
+
+    /// The name in addresses.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Query => "query",
+            Self::Passages => "passages",
+        }
+    }
+}
+
 /// What is asked of the list.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) struct Filter {
@@ -82,8 +108,10 @@ pub(super) struct Filter {
     pub(super) verdict: Option<Verdict>,
     /// What the query serves for.
     pub(super) set: Option<Set>,
-    /// All of these words stand in the query's text or id, each as a whole or as part of a word.
+    /// All of these words stand there.
     pub(super) text: String,
+    /// Where.
+    pub(super) place: Place,
     /// Which score is bounded.
     pub(super) score: Score,
     /// Its lower bound.
@@ -98,7 +126,7 @@ pub(super) struct Filter {
 
 impl Filter {
     /// Reads what stands in an address; empty values and other keys do not count. An error says which value is none.
-    pub(super) fn parse(pairs: &[(String, String)]) -> Result<Self, String> {
+    pub(super) fn parse(pairs: &[(String, String)]) -> std::result::Result<Self, String> {
         let mut filter = Self { page: 1, ..Self::default() };
         for (key, value) in pairs.iter().filter(|(_, value)| !value.is_empty()) {
             let number = || value.parse::<f32>().ok().filter(|number| number.is_finite());
@@ -111,6 +139,7 @@ impl Filter {
                     filter.text.clone_from(value);
                     true
                 }
+                "in" => put(&mut filter.place, Place::ALL.into_iter().find(|item| item.name() == value)),
                 "score" => put(&mut filter.score, Score::ALL.into_iter().find(|item| item.name() == value)),
                 "low" => set(&mut filter.low, number()),
                 "high" => set(&mut filter.high, number()),
@@ -138,6 +167,7 @@ impl Filter {
         add("verdict", self.verdict.map(|verdict| verdict.name().to_owned()));
         add("set", self.set.map(|set| set.name().to_owned()));
         add("text", Some(self.text.clone()).filter(|text| !text.is_empty()));
+        add("in", Some(self.place.name().to_owned()).filter(|_| self.place != Place::default()));
         add("score", Some(self.score.name().to_owned()).filter(|_| self.score != Score::default()));
         add("low", self.low.map(|low| low.to_string()));
         add("high", self.high.map(|high| high.to_string()));
@@ -146,13 +176,36 @@ impl Filter {
         address.finish()
     }
 
+    /// Whether passages are to be searched.
+    pub(super) fn reads_passages(&self) -> bool {
+        self.place == Place::Passages && !self.text.trim().is_empty()
+    }
+
     /// The rows that pass, in order; equal values keep the order of the files.
-    pub(super) fn apply(&self, catalogue: &Catalogue) -> Vec<u32> {
-        let language = self.language.as_deref().map(|tag| catalogue.language(tag).map(|(number, _)| number));
+    ///
+    /// # Errors
+    /// Passages are to be searched and there is no index of them.
+    pub(super) fn apply(&self, catalogue: &Catalogue) -> Result<Vec<u32>> {
+        let languages = catalogue.numbers(self.language.as_deref());
+        if self.reads_passages() {
+            let rows = catalogue.rows_with(&self.text, languages.clone())?;
+            return Ok(self.sorted(catalogue, &languages, &[], rows.into_iter()));
+        }
         let normal = normalise(&self.text);
         let words: Vec<&str> = normal.split(' ').filter(|word| !word.is_empty()).collect();
+        Ok(self.sorted(catalogue, &languages, &words, 0..catalogue.rows.len() as u32))
+    }
+
+    /// Those of some rows that pass, in order.
+    fn sorted(
+        &self,
+        catalogue: &Catalogue,
+        languages: &Range<u16>,
+        words: &[&str],
+        rows: impl Iterator<Item = u32>,
+    ) -> Vec<u32> {
         let passes = |row: &Row| {
-            language.is_none_or(|language| language == Some(row.language))
+            languages.contains(&row.language)
                 && self.topic.is_none_or(|topic| row.topic.is_some_and(|own| own.0 == topic))
                 && self.verdict.is_none_or(|verdict| row.count(verdict) > 0)
                 && self.set.is_none_or(|set| row.lines.example.is_some_and(|(own, _)| own == set))
@@ -160,9 +213,8 @@ impl Filter {
                 && self.high.is_none_or(|high| self.score.of(row) <= high)
                 && words.iter().all(|word| row.words.contains(word))
         };
-        let mut found: Vec<u32> =
-            (0..).zip(&catalogue.rows).filter(|(_, row)| passes(row)).map(|(place, _)| place).collect();
         let row = |place: &u32| &catalogue.rows[*place as usize];
+        let mut found: Vec<u32> = rows.filter(|place| passes(row(place))).collect();
         match self.sort {
             Sort::Given => {}
             Sort::Score(score) => found.sort_by(|a, b| descending(score.of(row(a)), score.of(row(b)))),
@@ -227,7 +279,8 @@ mod tests {
     proptest! {
         #[test]
         fn an_address_comes_back(text in ".{0,20}", topic in any::<Option<u32>>(), sort in 0..5_usize, page in 1..99_usize) {
-            let filter = Filter { text, topic, sort: Sort::ALL[sort], page, set: Some(Set::Validation), ..Filter::default() };
+            let place = Place::ALL[page % 2];
+            let filter = Filter { text, place, topic, sort: Sort::ALL[sort], page, set: Some(Set::Validation), ..Filter::default() };
             prop_assert_eq!(Filter::parse(&pairs(&filter.address())), Ok(filter));
         }
     }

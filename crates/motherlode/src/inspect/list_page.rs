@@ -3,9 +3,10 @@
 use super::Inspector;
 use super::answer::Answer;
 use super::catalogue::{Row, Set};
-use super::filter::{Filter, Score, Sort};
+use super::filter::{Filter, Place, Score, Sort};
 use super::layout::{choice, document, field, input, link, path, score, table, with_parameters, words};
 use crate::corpus::language_name;
+use crate::error::Result;
 use crate::html::{Element, Html, element, grouped};
 use crate::judge::Verdict;
 
@@ -26,8 +27,8 @@ const COLUMNS: [(&str, bool); 12] = [
 
 impl Inspector {
     /// The queries that pass a filter, a page of them.
-    pub(super) fn list_page(&self, filter: &Filter) -> Answer {
-        let found = filter.apply(&self.catalogue);
+    pub(super) fn list_page(&self, filter: &Filter) -> Result<Answer> {
+        let found = self.lists.of(filter, &self.catalogue)?;
         let pages = found.len().div_ceil(self.config.page).max(1);
         let page = filter.page.min(pages);
         let filter = Filter { page, ..filter.clone() };
@@ -41,7 +42,7 @@ impl Inspector {
         let content =
             element("div").class("list").child(element("h1").text("Queries")).child(self.filter_form(&filter));
         let content = content.child(table(&count, &COLUMNS, rows)).child(pager(&filter, pages));
-        document(&self.arm, "Queries", "Queries", content.into())
+        Ok(document(&self.arm, "Queries", "Queries", content.into()))
     }
 
     fn list_row(&self, place: usize, filter: &Filter) -> Vec<Html> {
@@ -78,7 +79,10 @@ impl Inspector {
 
     fn filter_form(&self, filter: &Filter) -> Element {
         let text = input("text", &filter.text).attribute("type", "search").attribute("data-key", "/");
-        let text = element("label").class("wide").text("Words in the query or its id").child(text);
+        let label = if self.catalogue.full_text.is_some() { "Words" } else { "Words in the query or its id" };
+        let text = element("label").class("wide").text(label).child(text);
+        let places = Place::ALL.map(|place| (place.name().to_owned(), place_name(place).to_owned()));
+        let places = choice("in", "in", places.to_vec(), filter.place.name());
         let languages = self.catalogue.languages.iter().map(|files| &files.language);
         let languages = languages.map(|language| (language.to_string(), language_name(language)));
         let topics = self.catalogue.topics.iter().flat_map(|topics| &topics.labels);
@@ -108,12 +112,21 @@ impl Inspector {
         ];
         let buttons = element("div").class("buttons").child(element("button").text("Filter")).child(link("/", "Clear"));
         let form = element("form").class("filter").attribute("action", "/").attribute("role", "search");
-        form.children(fields).child(buttons)
+        let [text, others @ ..] = fields;
+        let places = self.catalogue.full_text.is_some().then_some(places);
+        form.child(text).children(places).children(others).child(buttons)
     }
 }
 
 fn with_any(options: impl IntoIterator<Item = (String, String)>) -> Vec<(String, String)> {
     std::iter::once((String::new(), "any".to_owned())).chain(options).collect()
+}
+
+fn place_name(place: Place) -> &'static str {
+    match place {
+        Place::Query => "the query or its id",
+        Place::Passages => "one of its passages",
+    }
 }
 
 fn score_name(kind: Score) -> &'static str {

@@ -21,11 +21,12 @@ mod catalogue;
 mod export;
 mod facts;
 mod filter;
+mod full_text;
 mod guard;
-mod kappa;
 mod labels;
 mod layout;
 mod list_page;
+mod lists;
 mod mapped_lines;
 mod passages;
 mod query_page;
@@ -39,11 +40,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::artefact::Artefact;
 use crate::error::{Error, Result};
+use crate::judge::{Thresholds, thresholds_of};
 use crate::progress::Progress;
 use audit::Audit;
 use catalogue::Catalogue;
 pub use guard::Access;
 pub use labels::{Kept, Label, Labels, Pair};
+use lists::Lists;
 pub use server::serve;
 
 /// One arm of an experiment with one seed, as far as it is made.
@@ -55,8 +58,8 @@ pub struct Arm {
     pub name: String,
     /// The seed.
     pub seed: u64,
-    /// What its stages made, by role: `dataset` and `candidates`; perhaps `judgements`, `supplement`, `topics`, `examples`
-    /// and `batches`.
+    /// What its stages made, by role: `dataset` and `candidates`; perhaps `judgements`, `supplement`, `topics`, `examples`,
+    /// `batches`, and `index`, by which passages are searched.
     pub artefacts: BTreeMap<String, Artefact>,
     /// What is not made yet, in words, if something is not.
     pub missing: Option<String>,
@@ -112,6 +115,10 @@ pub struct Inspector {
     catalogue: Catalogue,
     audit: Audit,
     labels: Labels,
+    /// What the last filters let pass.
+    lists: Lists,
+    /// Where a cheap judge's word counts.
+    thresholds: Option<Thresholds>,
 }
 
 impl Inspector {
@@ -121,7 +128,8 @@ impl Inspector {
         let catalogue = Catalogue::open(&arm, progress)?;
         let audit = Audit::draw(&catalogue, config.audit, config.seed)?;
         let labels = Labels::open(labels)?;
-        Ok(Self { arm, config, catalogue, audit, labels })
+        let thresholds = arm.artefacts.get("judgements").map(thresholds_of).transpose()?.flatten();
+        Ok(Self { arm, config, catalogue, audit, labels, lists: Lists::default(), thresholds })
     }
 
     /// The key of the data set: labels are about its passages, whichever arm brought them up.

@@ -12,7 +12,7 @@ use crate::corpus::language_name;
 use crate::error::Result;
 use crate::generate::QuerySupplement;
 use crate::html::{Element, Html, element, percent};
-use crate::judge::{Judgement, Verdict};
+use crate::judge::{Judgement, Screened, Verdict, why};
 use crate::mine::Candidate;
 use crate::sample::Provenance;
 use crate::text::normalise::normalise;
@@ -45,7 +45,7 @@ impl Inspector {
         let verdict = asked.value("with").and_then(|name| Verdict::ALL.into_iter().find(|other| other.name() == name));
         let within = Within { text: asked.value("within").unwrap_or_default().to_owned(), verdict };
         let heading = element("h1").class("query").foreign(language).text(&query.text);
-        let content = element("div").class("one").child(self.neighbours(place, filter)).child(heading);
+        let content = element("div").class("one").child(self.neighbours(place, filter)?).child(heading);
         let content = content.child(self.query_facts(place)).child(self.positives(row, &uses)?);
         let content = content.child(self.candidates_section(row, &uses, &within, filter)?);
         let content = content.children(self.supplement_section(row, &uses)?).children(self.others(row, &uses)?);
@@ -53,8 +53,8 @@ impl Inspector {
     }
 
     /// The way to the queries beside it in the list, and back up to the list.
-    fn neighbours(&self, place: usize, filter: &Filter) -> Element {
-        let found = filter.apply(&self.catalogue);
+    fn neighbours(&self, place: usize, filter: &Filter) -> Result<Element> {
+        let found = self.lists.of(filter, &self.catalogue)?;
         let here = found.iter().position(|other| *other as usize == place);
         let to = |place: u32, text: &str| {
             let row = &self.catalogue.rows[place as usize];
@@ -69,7 +69,8 @@ impl Inspector {
         let after = here.and_then(|here| found.get(here + 1)).map(|next| to(*next, "Next").attribute("data-key", "n"));
         let count = here.map(|here| element("span").text(format!("{} of {}", here + 1, found.len())));
         let navigation = element("nav").class("pager").attribute("aria-label", "Queries of the list");
-        navigation.child(link(list, "List").attribute("data-key", "u")).children(before).children(count).children(after)
+        let up = link(list, "List").attribute("data-key", "u");
+        Ok(navigation.child(up).children(before).children(count).children(after))
     }
 
     fn query_facts(&self, place: usize) -> Element {
@@ -99,11 +100,14 @@ impl Inspector {
         let Some(steps) = &self.catalogue.steps else { return Ok(uses) };
         let (language, query) = (&self.catalogue.files(row).language, &self.catalogue.query(row).id);
         for number in steps.of(place) {
-            let step = steps.step(*number as usize)?;
-            for row in step.rows.iter().filter(|row| row.query == *query && row.language == *language) {
+            let step = steps.brought(*number as usize)?;
+            for row in step.rows.iter().filter(|row| row.query == *query && row.language == language.as_str()) {
                 let negatives = row.negatives.iter().map(|negative| &negative.passage);
                 for passage in std::iter::once(&row.positive).chain(negatives) {
-                    uses.steps.entry(passage.clone()).or_default().push(*number);
+                    match uses.steps.get_mut(passage.as_ref()) {
+                        Some(steps) => steps.push(*number),
+                        None => _ = uses.steps.insert(passage.clone().into_owned(), vec![*number]),
+                    }
                 }
             }
         }
@@ -141,9 +145,12 @@ impl Inspector {
     fn is_shown(&self, row: &Row, candidate: &Candidate, judgement: Option<&Judgement>, within: &Within) -> bool {
         let verdict = within.verdict.is_none_or(|verdict| judgement.is_some_and(|own| own.verdict == verdict));
         let normal = normalise(&within.text);
-        let passage = || self.catalogue.passage(row, &candidate.passage).map_or_else(String::new, |p| p.joined(" "));
-        let text = || normalise(&format!("{} {}", candidate.passage, passage()));
-        verdict && (normal.is_empty() || normal.split(' ').all(|word| text().contains(word)))
+        if !verdict || normal.is_empty() {
+            return verdict;
+        }
+        let passage = self.catalogue.passage(row, &candidate.passage).map_or_else(String::new, |p| p.joined(" "));
+        let text = normalise(&format!("{} {passage}", candidate.passage));
+        normal.split(' ').all(|word| text.contains(word))
     }
 
     /// A candidate with what each retriever and the judge said of it, and what training does with it.
@@ -153,6 +160,9 @@ impl Inspector {
         if let Some(judgement) = judgement.filter(|judgement| judgement.accuracy.is_some()) {
             known.extend([("Accuracy", grade(judgement.accuracy)), ("Completeness", grade(judgement.completeness))]);
         }
+        known.extend(
+            judgement.and_then(|judgement| judgement.screened.as_ref()).map(|said| ("Cheap judge", screened(said))),
+        );
         known.push(("Model", Html::text(score(candidate.model_score))));
         known.push(("Fused", Html::text(format!("{:.4}", candidate.score))));
         known.extend(candidate.human_grade.map(|grade| ("People", Html::text(grade))));
@@ -162,7 +172,9 @@ impl Inspector {
         }
         known.extend(uses.steps.get(&candidate.passage).map(|steps| ("Steps", links_to_steps(steps))));
         let verdict = judgement.map_or(Verdict::Unjudged, |judgement| judgement.verdict);
-        self.card(row, &candidate.passage, badge(verdict), known)
+        let why = judgement.map(|judgement| why(judgement, candidate, self.thresholds));
+        let why = why.map(|why| element("p").class("why").text(format!("{}.", capitalised(&why))));
+        self.card(row, &candidate.passage, badge(verdict), known).children(why)
     }
 
     fn card(&self, row: &Row, passage: &str, verdict: Element, known: Vec<(&str, Html)>) -> Element {
@@ -216,6 +228,17 @@ fn section(id: &str, title: String) -> Element {
 
 fn find<'a>(judgements: &'a [Judgement], passage: &str) -> Option<&'a Judgement> {
     judgements.iter().find(|judgement| judgement.passage == passage)
+}
+
+/// The cheap judge's probability, and whether its word counted.
+fn screened(said: &Screened) -> Html {
+    let probability = said.probability.map_or_else(|| "unreadable".to_owned(), |value| format!("{value:.3}"));
+    Html::text(format!("{probability}, {}", if said.decided { "decided" } else { "left to the large one" }))
+}
+
+fn capitalised(sentence: &str) -> String {
+    let mut letters = sentence.chars();
+    letters.next().map_or_else(String::new, |first| first.to_uppercase().chain(letters).collect())
 }
 
 /// Each retriever's rank with its score as a hint.

@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 
 use super::catalogue::Catalogue;
-use super::facts::StepFacts;
+use super::facts::{StepFacts, UsedStep};
 use super::mapped_lines::MappedLines;
 use crate::artefact::Artefact;
 use crate::batch::{self, Step};
@@ -49,6 +49,11 @@ impl Steps {
 
     /// Step `number`, from 0.
     pub(super) fn step(&self, number: usize) -> Result<Step> {
+        self.lines.read(number)
+    }
+
+    /// What the rows of step `number` bring, borrowed from the file: for reading many steps at once.
+    pub(super) fn brought(&self, number: usize) -> Result<UsedStep<'_>> {
         self.lines.read(number)
     }
 

@@ -115,7 +115,7 @@ pub struct Cascade {
 }
 
 /// The thresholds that an artefact of `judge` was made with; none without a cascade.
-pub(super) fn thresholds_of(judgements: &Artefact) -> Result<Option<Thresholds>> {
+pub(crate) fn thresholds_of(judgements: &Artefact) -> Result<Option<Thresholds>> {
     if !judgements.has(FILE) {
         return Ok(None);
     }

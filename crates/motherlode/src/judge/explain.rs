@@ -82,8 +82,8 @@ fn replies(judge: &Judge, judgement: &Judgement) -> Result<Vec<String>> {
     Ok(replies)
 }
 
-/// The reason in one sentence.
-fn why(judgement: &Judgement, candidate: &Candidate, thresholds: Option<Thresholds>) -> String {
+/// The reason of a verdict in one sentence, without its full stop. `thresholds` are those of a cheap judge.
+pub(crate) fn why(judgement: &Judgement, candidate: &Candidate, thresholds: Option<Thresholds>) -> String {
     let probability = judgement.screened.as_ref().and_then(|screened| screened.probability);
     let decided = judgement.screened.as_ref().is_some_and(|screened| screened.decided);
     let because = match (judgement.accuracy, judgement.completeness, probability, thresholds) {

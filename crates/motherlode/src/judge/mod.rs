@@ -19,6 +19,7 @@ mod canary;
 mod cascade;
 mod config;
 mod explain;
+pub(crate) mod kappa;
 mod labels;
 mod measure;
 mod parse;
@@ -36,8 +37,10 @@ mod verdict;
 
 pub use calibrate::{CalibrationPair, Source};
 pub use canary::{Canaries, Probe, abstained};
+pub(crate) use cascade::thresholds_of;
 pub use cascade::{Audit, Cascade, Thresholds};
 pub use config::{CascadeConfig, JudgeConfig, Method, Order, Priority, Reference, UnjudgedRule};
+pub(crate) use explain::why;
 pub use labels::labels_digest;
 pub(crate) use measure::grade_of;
 pub use measure::{Band, Calibration, GradeCounts};

@@ -6,6 +6,7 @@
 
 pub mod arms;
 pub mod ensemble;
+pub mod pages;
 pub mod place;
 pub mod plan;
 pub mod settings;

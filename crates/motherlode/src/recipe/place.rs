@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use serde::Serialize;
 
-use crate::artefact::{Artefact, Recipe};
+use crate::artefact::{Artefact, Manifest, Recipe};
 use crate::dataset::Dataset;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
@@ -18,7 +18,8 @@ use crate::progress::Progress;
 /// The work folder with everything that stages need to run: shared by all arms, so that equal stages run once.
 ///
 /// `WORK/artefacts/STAGE/DIGEST` holds the artefacts, `WORK/cache` downloads, `WORK/ledger.sqlite` answers of language
-/// models, `WORK/labels.sqlite` labels of people, `WORK/NAME` the pages of the experiment NAME.
+/// models, `WORK/labels.sqlite` labels of people, `WORK/tensorboard/NAME` what training tells as it goes on, `WORK/NAME`
+/// the pages of the experiment NAME.
 pub struct Workshop<'a> {
     folder: PathBuf,
     engine: Arc<dyn Engine>,
@@ -140,6 +141,12 @@ impl<'a> Workshop<'a> {
         self.folder.join(name)
     }
 
+    /// Where a training of the experiment `name` tells how it goes; `run` is how TensorBoard calls it.
+    pub fn watched(&self, name: &str, run: &str) -> PathBuf {
+        let plain = |letter: char| if letter.is_alphanumeric() || "-_.=".contains(letter) { letter } else { '-' };
+        self.folder.join("tensorboard").join(name).join(run.chars().map(plain).collect::<String>())
+    }
+
     /// The folder of an artefact.
     pub fn folder(&self, place: &Place) -> PathBuf {
         self.folder.join("artefacts").join(place.stage).join(&place.recipe.key()[..16])
@@ -153,7 +160,7 @@ impl<'a> Workshop<'a> {
         let artefact = match known {
             Some(artefact) => artefact,
             None if self.only_look && !folder.join("manifest.json").exists() => {
-                return Err(Error::data(format!("{} is not made yet", place.stage)));
+                return Err(Error::data(why_missing(place, &folder)));
             }
             None if self.only_look => Artefact::open(&folder)?,
             None => self.make(place.stage, &folder, make)?,
@@ -185,6 +192,25 @@ impl<'a> Workshop<'a> {
         self.datasets.borrow_mut().insert(artefact.key().to_owned(), Rc::clone(&dataset));
         Ok(dataset)
     }
+}
+
+/// That a stage is not made, whether it was begun, and in what the most similar artefact of the stage differs.
+fn why_missing(place: &Place, folder: &Path) -> String {
+    let stage = place.stage;
+    let state =
+        if folder.with_extension("partial").exists() { "was begun and is not finished" } else { "is not made yet" };
+    let mut said = format!("{stage} {state}");
+    let siblings = std::fs::read_dir(folder.parent().unwrap_or(folder)).into_iter().flatten().flatten();
+    let differences = |sibling: std::fs::DirEntry| {
+        let text = std::fs::read_to_string(sibling.path().join("manifest.json")).ok()?;
+        let manifest: Manifest = serde_json::from_str(&text).ok()?;
+        Some((place.recipe.differences(&manifest), sibling.file_name().to_string_lossy().into_owned()))
+    };
+    let nearest = siblings.filter_map(differences).min_by_key(|(found, name)| (found.len(), name.clone()));
+    if let Some((found, name)) = nearest.filter(|(found, _)| !found.is_empty()) {
+        said += &format!("; {name}, the most similar one, was made with {}", found.join("; "));
+    }
+    said
 }
 
 fn key_of(folder: &Path) -> Option<String> {

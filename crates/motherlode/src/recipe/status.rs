@@ -29,8 +29,9 @@ pub fn status(workshop: &Workshop<'_>, variants: &[Variant]) -> String {
 }
 
 /// The stages whose artefacts can be inspected, with the roles that they have there.
-const INSPECTED: [(&str, &str); 7] = [
+const INSPECTED: [(&str, &str); 8] = [
     ("dataset", "dataset"),
+    ("index", "index"),
     ("mine", "candidates"),
     ("judge", "judgements"),
     ("generate", "supplement"),

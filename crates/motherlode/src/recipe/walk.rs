@@ -10,7 +10,7 @@ use crate::corpus::Language;
 use crate::dataset::{Dataset, Split};
 use crate::encode::{self, EncodeInputs, EncoderConfig};
 use crate::error::{Error, Result};
-use crate::evaluate::{self, Comparison, EvaluateInputs, System};
+use crate::evaluate::{self, EvaluateInputs, System};
 use crate::fetch::{self, ModelConfig};
 use crate::fuse::{self, FuseInputs};
 use crate::generate::{self, GenerateInputs};
@@ -19,9 +19,10 @@ use crate::judge::{self, JudgeInputs};
 use crate::llm::Llm;
 use crate::mine::{self, MineInputs};
 use crate::recipe::ensemble::Ensemble;
+use crate::recipe::pages::{Finished, finish, people};
 use crate::recipe::place::{Place, Workshop};
 use crate::recipe::settings::{Retriever, Settings, Variant};
-use crate::report::{Arm, Experiment, report};
+use crate::report::{Arm, Experiment};
 use crate::sample::{self, SampleInputs};
 use crate::search;
 use crate::text::analyse::JapaneseDictionary;
@@ -34,14 +35,6 @@ use crate::train::{self, BaseModel, TrainInputs};
 const SEED_OF_DATA: u64 = 0;
 
 const SPLITS: [Split; 2] = [Split::Train, Split::Dev];
-
-/// What an experiment left behind.
-pub struct Finished {
-    /// The page to open.
-    pub page: PathBuf,
-    /// The comparison as text.
-    pub table: String,
-}
 
 /// Runs all variants of a recipe, compares them with BM25 and the untouched models, and writes the pages.
 ///
@@ -56,30 +49,14 @@ pub fn run(workshop: &Workshop<'_>, variants: &[Variant]) -> Result<Finished> {
     finish(workshop, &experiment)
 }
 
-/// Writes the pages of a recipe anew, from artefacts that are all there: for a workshop that
-/// [only looks](Workshop::only_look).
-///
-/// # Errors
-/// A stage that is not made yet.
-pub fn pages(workshop: &Workshop<'_>, variants: &[Variant]) -> Result<Finished> {
-    finish(workshop, &experiment(workshop, variants, None)?)
-}
-
-fn finish(workshop: &Workshop<'_>, experiment: &Experiment) -> Result<Finished> {
-    let table = Comparison::read(&experiment.comparison)?.to_text();
-    let pages = workshop.pages(&experiment.name);
-    report(experiment, &pages)?;
-    Ok(Finished { page: pages.join("index.html"), table })
-}
-
 /// All variants through all stages, and their comparison.
-fn experiment(workshop: &Workshop<'_>, variants: &[Variant], llm: Option<&Llm>) -> Result<Experiment> {
+pub(super) fn experiment(workshop: &Workshop<'_>, variants: &[Variant], llm: Option<&Llm>) -> Result<Experiment> {
     let first = &variants[0].settings;
     let mut arms = Vec::new();
     let mut baselines: BTreeMap<String, Artefact> = BTreeMap::new();
     for variant in variants {
         workshop.progress().say(&format!("{}, seed {}", variant.name, variant.seed));
-        let walk = Walk { workshop, settings: &variant.settings, seed: variant.seed, llm };
+        let walk = Walk { workshop, name: &variant.name, settings: &variant.settings, seed: variant.seed, llm };
         let base = walk.base()?;
         baselines.insert("BM25".to_owned(), walk.lexical_baseline(&base)?);
         baselines.insert(untouched_name(variants, &variant.settings), walk.untouched(&base)?);
@@ -87,6 +64,7 @@ fn experiment(workshop: &Workshop<'_>, variants: &[Variant], llm: Option<&Llm>) 
     }
     let baselines: Vec<(String, Artefact)> = baselines.into_iter().collect();
     let comparison = compare(workshop, first, &arms, &baselines)?;
+    let people = people(workshop, &arms)?;
     Ok(Experiment {
         name: first.name.clone(),
         arms,
@@ -94,12 +72,13 @@ fn experiment(workshop: &Workshop<'_>, variants: &[Variant], llm: Option<&Llm>) 
         comparison,
         truth: first.truth.path.clone(),
         spent: None,
+        people,
     })
 }
 
 /// Walks one variant in a workshop that [only looks](Workshop::only_look).
 pub(super) fn look(workshop: &Workshop<'_>, variant: &Variant) -> Result<()> {
-    let walk = Walk { workshop, settings: &variant.settings, seed: variant.seed, llm: None };
+    let walk = Walk::looking(workshop, variant);
     let base = walk.base()?;
     walk.lexical_baseline(&base)?;
     walk.untouched(&base)?;
@@ -108,7 +87,7 @@ pub(super) fn look(workshop: &Workshop<'_>, variant: &Variant) -> Result<()> {
 
 /// The data set and the model to be tuned, made or found.
 pub(super) fn data_and_model(workshop: &Workshop<'_>, variant: &Variant) -> Result<(Rc<Dataset>, Artefact)> {
-    let walk = Walk { workshop, settings: &variant.settings, seed: variant.seed, llm: None };
+    let walk = Walk::looking(workshop, variant);
     let (_, dataset) = walk.dataset()?;
     Ok((dataset, walk.model(&variant.settings.model)?))
 }
@@ -151,6 +130,8 @@ fn compare(
 /// One variant on its way through the stages.
 struct Walk<'a> {
     workshop: &'a Workshop<'a>,
+    /// The variant's name.
+    name: &'a str,
     settings: &'a Settings,
     seed: u64,
     llm: Option<&'a Llm>,
@@ -171,6 +152,13 @@ struct Given<'a> {
     topics: &'a Artefact,
     candidates: &'a Artefact,
     judgements: Option<&'a Artefact>,
+}
+
+impl<'a> Walk<'a> {
+    /// A walk that asks no language model.
+    fn looking(workshop: &'a Workshop<'a>, variant: &'a Variant) -> Self {
+        Self { workshop, name: &variant.name, settings: &variant.settings, seed: variant.seed, llm: None }
+    }
 }
 
 impl Walk<'_> {
@@ -445,6 +433,7 @@ impl Walk<'_> {
     fn train(&self, base: &Base, given: &Given<'_>) -> Result<Artefact> {
         let Given { examples, batches, topics, candidates, judgements } = *given;
         let config = &self.settings.train;
+        let watched = self.workshop.watched(&self.settings.name, &format!("{} seed {}", self.name, self.seed));
         let place = Place::new("train", &(config, &self.settings.encoder))?.seed(self.seed);
         let place = place.input("model", &base.model).input("batches", batches).input("examples", examples);
         let inputs = TrainInputs {
@@ -462,6 +451,7 @@ impl Walk<'_> {
             },
             encoder: &self.settings.encoder,
             engine: &**self.workshop.engine(),
+            watched: Some(&watched),
         };
         self.workshop.stage(&place, |out| train::train(&inputs, config, self.seed, out, self.workshop.progress()))
     }

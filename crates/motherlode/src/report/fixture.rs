@@ -7,7 +7,7 @@ use rand::RngExt;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::{Arm, Experiment};
+use super::{Arm, Experiment, HumanGrade};
 use crate::artefact::{Artefact, Draft, Outcome, Recipe, Summary, draft};
 use crate::corpus::{Language, PassageIndex};
 use crate::dataset::{Dataset, Partition, Split};
@@ -102,7 +102,32 @@ pub(super) fn experiment(folder: &Path, source: &Path, names: [&str; 2]) -> Expe
         ..Usage::default()
     });
     let truth = Some(source.join("truth.tsv"));
-    Experiment { name: format!("Demo {}", names[0]), arms, baselines: baselines.to_vec(), comparison, truth, spent }
+    let name = format!("Demo {}", names[0]);
+    Experiment { name, arms, baselines: baselines.to_vec(), comparison, truth, spent, people: people() }
+}
+
+/// Two people over three Arabic pairs, at odds about one of them.
+fn people() -> Vec<HumanGrade> {
+    let grade = |query: usize, annotator: &str, grade| HumanGrade {
+        language: Language::new("ar").unwrap(),
+        query: format!("train-{query}"),
+        passage: format!("{}#0", query + 4),
+        annotator: annotator.into(),
+        grade,
+    };
+    let anna = [grade(0, "anna", 2), grade(1, "anna", 2), grade(2, "anna", 0)];
+    let ben = [grade(0, "ben", 2), grade(1, "ben", 0), grade(2, "ben", 0)];
+    anna.into_iter().chain(ben).collect()
+}
+
+/// The configuration of a stage, its own where the page reads it.
+fn config(stage: &str, name: &str) -> Value {
+    match stage {
+        "sample" if name == "judged" => json!({ "negatives": 5, "step_negatives": 3 }),
+        "sample" => json!({ "negatives": 4, "step_negatives": 3, "miner": { "rule": "top-k" } }),
+        "train" => json!({ "train": { "reading": "negative", "weights": {} }, "encoder": { "layers": 6 } }),
+        _ => json!({ "name": name, "model": "a-model-1.5b-instruct" }),
+    }
 }
 
 struct Maker<'a> {
@@ -113,7 +138,7 @@ struct Maker<'a> {
 
 impl Maker<'_> {
     fn artefact(&self, stage: &str, name: &str, fill: impl FnOnce(&mut Draft, &mut Summary)) -> Artefact {
-        let recipe = Recipe::new(stage, 1, &json!({ "name": name, "model": "a-model-1.5b-instruct" })).unwrap();
+        let recipe = Recipe::new(stage, 1, &config(stage, name)).unwrap().input_key("made as", name);
         let Outcome::Write(mut draft) = draft(&self.folder.join(format!("{stage}-{name}")), recipe).unwrap() else {
             panic!("made twice")
         };
@@ -159,6 +184,11 @@ impl Maker<'_> {
 
     fn per_language(&self, stage: &str, file: &str, row: impl Fn(&Partition, QueryIndex) -> Value) -> Artefact {
         self.artefact(stage, "x", |draft, summary| {
+            if stage == "generate" {
+                let adding = crate::judge::Estimate::wilson(2, 4);
+                let gain = crate::generate::Gain { tried: 4, used: 3, left_out: 5, adding, ..Default::default() };
+                draft.write_lines("gains.json", [json!({ "ar": gain })]).unwrap();
+            }
             for partition in &self.dataset.partitions {
                 let rows: Vec<Value> = queries(partition).map(|query| row(partition, query)).collect();
                 summary.count("queries", rows.len());
@@ -226,6 +256,8 @@ impl Maker<'_> {
         summary.note("te abstains: 5 of 10 canaries passed");
         draft.write_lines("canaries.json", [canaries]).unwrap();
         draft.write_lines("calibration.json", [calibration]).unwrap();
+        let swap = json!({ "same": crate::judge::Estimate::wilson(7, 9), "lower": 1, "higher": 1 });
+        draft.write_lines("swaps.json", [json!({ "ar": { "order": swap, "reference": swap } })]).unwrap();
     }
 
     fn examples(&self, kind: &str) -> Artefact {
@@ -271,6 +303,9 @@ impl Maker<'_> {
                 steps.push(json!({ "step": steps.len(), "epoch": epoch, "rows": rows }));
             }
             draft.write_lines("batches.jsonl", steps).unwrap();
+            draft
+                .write_lines("exposure.json", [json!({ "language": { "ar": 30, "sw": 10 }, "topic": [20, 10, 10] })])
+                .unwrap();
             summary.count("collisions avoided", 17);
         })
     }
@@ -382,6 +417,8 @@ fn calibration_of(positives: usize, negatives: usize) -> impl Serialize {
         negatives: counts([negatives, 0, 10 - negatives]),
         eliminated: rates,
         false_negative: rates,
+        reliability: vec![crate::judge::Bin { claimed: 0.75, relevant: share(3, 4) }],
+        brier: Some(0.2),
         ..crate::judge::Calibration::default()
     }
 }

@@ -72,7 +72,7 @@ fn of_dataset(dataset: &Dataset) -> String {
 }
 
 /// One entry for each arm, in their order.
-fn answers(material: &Material<'_>) -> Vec<Element> {
+pub(super) fn answers(material: &Material<'_>) -> Vec<Element> {
     let comparison = &material.comparison;
     let by =
         |judgements| comparison.measures.iter().find(move |by| by.measure == HEADLINE && by.judgements == judgements);
@@ -189,7 +189,7 @@ fn notes(material: &Material<'_>) -> Option<Element> {
 }
 
 /// Time, calls, tokens and money.
-fn cost(material: &Material<'_>) -> String {
+pub(super) fn cost(material: &Material<'_>) -> String {
     let total: f64 = material.artefacts().iter().filter_map(|(_, artefact)| seconds(artefact)).sum();
     let time = format!("The stages behind this page took {} when they were made.", duration(total));
     match &material.experiment.spent {

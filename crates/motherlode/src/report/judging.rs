@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::material::{Material, Shared, json_of, language_name, lines_of};
 use super::page::Section;
 use super::table::{Cell, Table, grouped, percent};
+use super::{people, trust};
 use crate::corpus::Language;
 use crate::error::Result;
 use crate::judge::{Calibration, Canaries, Cascade, Corrected, Estimate, QueryJudgements, Verdict};
@@ -27,6 +28,8 @@ pub(super) fn judging(material: &Material<'_>) -> Result<Section> {
         section.table(format!("canaries {}", shared.label), &canaries(shared)?);
         calibration(shared, &mut section)?;
         cascade(shared, &mut section)?;
+        trust::add(shared, &mut section)?;
+        people::add(material, shared, &mut section)?;
         if let Some(truth) = &material.truth {
             let (table, fate) = truth.judged(material, shared)?;
             section.heading("Against the hidden truth");
@@ -139,14 +142,17 @@ fn calibration(shared: &Shared<'_>, section: &mut Section) -> Result<()> {
     let caption = "Calibration on pairs that people judged, with 95 % Wilson intervals. Sensitivity: share of the positives \
                    for which the judge says so; specificity: share of the human negatives for which it does not. \
                    “Eliminated” is grade 1 or 2, “false negative” grade 2. Relevant candidates: the share that the judge \
-                   eliminates, and the share that is relevant, corrected for the judge's errors (Rogan and Gladen; the \
-                   interval by resampling queries)";
+                   eliminates, and the share that is relevant, corrected for the judge’s errors (Rogan and Gladen; the \
+                   interval by resampling queries). κ is of “eliminated” over these pairs; the Brier score is of the mean \
+                   grade of the votes, halved, as a probability: 0 is best";
     let columns = [
         "Language",
         "Sensitivity, eliminated",
         "Specificity, eliminated",
         "Sensitivity, false negative",
         "Specificity, false negative",
+        "Cohen’s κ",
+        "Brier score",
         "Candidates eliminated",
         "Relevant candidates, corrected",
         "Unreadable",
@@ -183,13 +189,10 @@ fn calibration_row(name: &str, found: &Calibration) -> Vec<Cell> {
     let rates = [found.eliminated, found.false_negative];
     let mut row = vec![Cell::text(name)];
     row.extend(rates.iter().flat_map(|rates| [estimate(rates.sensitivity), estimate(rates.specificity)]));
+    let number = |value: Option<f64>| value.map_or_else(Cell::missing, |value| Cell::number(value, 2));
+    row.extend([number(found.eliminated.kappa), number(found.brier)]);
     row.push(estimate(found.eliminated.apparent));
-    row.push(match found.eliminated.corrected {
-        Corrected::NotEstimable => Cell::shown("not estimable", ""),
-        Corrected::Rate { rate, low, high } => {
-            Cell::percent(rate).beside(format!("[{:.0}, {:.0}]", 100.0 * low, 100.0 * high))
-        }
-    });
+    row.push(corrected(found.eliminated.corrected));
     row.push(Cell::count((found.positives.unknown + found.negatives.unknown) as u64));
     row
 }
@@ -213,7 +216,18 @@ fn cascade(shared: &Shared<'_>, section: &mut Section) -> Result<()> {
     Ok(())
 }
 
-fn estimate(estimate: Estimate) -> Cell {
+/// A corrected share with its interval.
+pub(super) fn corrected(corrected: Corrected) -> Cell {
+    match corrected {
+        Corrected::NotEstimable => Cell::shown("not estimable", ""),
+        Corrected::Rate { rate, low, high } => {
+            Cell::percent(rate).beside(format!("[{:.0}, {:.0}]", 100.0 * low, 100.0 * high))
+        }
+    }
+}
+
+/// A share with its interval and the counts behind it.
+pub(super) fn estimate(estimate: Estimate) -> Cell {
     match estimate {
         Estimate::NotEstimable => Cell::shown("not estimable", ""),
         Estimate::Share { count, of, rate, low, high } => {

@@ -7,23 +7,33 @@
 //! *Errors*: an artefact whose files are not what their stage writes; a truth file with a line that is none; what the
 //! file system refuses.
 
+mod arms;
+mod beside;
 mod chart;
 mod counts;
 mod examples;
+mod exposure;
 #[cfg(test)]
 mod fixture;
 mod front;
+mod generation;
 mod judging;
 mod material;
+mod mining;
 mod negatives;
 mod page;
+mod people;
 mod provenance;
 mod quality;
+mod settings;
 mod table;
 #[cfg(test)]
 mod tests;
+mod topics;
 mod training;
+mod trust;
 mod truth;
+mod weights;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -31,7 +41,9 @@ use std::path::{Path, PathBuf};
 use crate::artefact::Artefact;
 use crate::error::Result;
 use crate::llm::Usage;
+pub use beside::side_by_side;
 use material::Material;
+pub use people::HumanGrade;
 
 /// One arm with one seed.
 #[derive(Debug, Clone)]
@@ -60,19 +72,25 @@ pub struct Experiment {
     pub truth: Option<PathBuf>,
     /// What language models cost.
     pub spent: Option<Usage>,
+    /// Grades that people gave to pairs of the data set in `inspect`.
+    pub people: Vec<HumanGrade>,
 }
 
 /// Writes the page and its CSV files into `folder`, which is made if it is not there.
 pub fn report(experiment: &Experiment, folder: &Path) -> Result<()> {
     let material = Material::open(experiment)?;
     let sections = [
+        arms::arms(&material)?,
         quality::quality(&material),
-        counts::counts(&material),
+        mining::mining(&material)?,
         judging::judging(&material)?,
         examples::false_negatives(&material)?,
+        generation::generation(&material)?,
         examples::supplements(&material)?,
         negatives::negatives(&material)?,
+        weights::weighing(&material)?,
         training::training(&material)?,
+        counts::counts(&material),
         provenance::provenance(&material),
     ];
     let sections: Vec<page::Section> = sections.into_iter().filter(|section| !section.is_empty()).collect();

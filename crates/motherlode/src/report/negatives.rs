@@ -5,10 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::material::{Material, Shared, language_name, lines_of};
 use super::page::Section;
 use super::table::{Cell, Table};
+use super::{exposure, topics};
 use crate::batch::{Row, Step};
 use crate::corpus::Language;
 use crate::dataset::Dataset;
 use crate::error::{Error, Result};
+use crate::judge::{QueryJudgements, Verdict};
 use crate::lines;
 use crate::sample::{Example, Provenance};
 use crate::topic::{Topic, Topics};
@@ -28,6 +30,7 @@ pub(super) fn negatives(material: &Material<'_>) -> Result<Section> {
     let mut section = Section::new("batches", "Negatives, batches and topics");
     for shared in material.shared("examples") {
         section.table(format!("negatives {}", shared.label), &provenance(material, &shared)?);
+        section.table(format!("sources {}", shared.label), &sources(material, &shared)?);
     }
     for shared in material.shared("batches") {
         if let Some(dataset) = material.dataset(shared.arm) {
@@ -35,7 +38,7 @@ pub(super) fn negatives(material: &Material<'_>) -> Result<Section> {
         }
     }
     for shared in material.shared("topics") {
-        section.table(format!("topics {}", shared.label), &topics(&shared)?);
+        topics::add(material, &shared, &mut section)?;
     }
     Ok(section)
 }
@@ -65,6 +68,76 @@ fn provenance_row(name: &str, queries: u64, counts: &BTreeMap<Provenance, u64>) 
     let mut row = vec![Cell::text(name), Cell::count(queries), Cell::count(counts.values().sum())];
     row.extend(PROVENANCES.map(count));
     row
+}
+
+/// Negatives by the stage of the method that brought them, beside what the judge eliminated of the first list.
+fn sources(material: &Material<'_>, shared: &Shared<'_>) -> Result<Table> {
+    let columns = [
+        "Language",
+        "Retrieved",
+        "Generated",
+        "Random",
+        "Retrieved, share",
+        "Generated, share",
+        "Eliminated of the candidates judged",
+    ];
+    let caption = format!(
+        "Hard negatives by stage ({}): retrieved for the query, or through a generated query; and the candidates that the \
+         judge eliminated",
+        shared.label
+    );
+    let mut table = Table::new(caption, columns);
+    let Some(judgements) = shared.arm.artefacts.get("judgements") else { return Ok(table) };
+    let mut total = Sources::default();
+    for partition in material.partitions(shared.arm) {
+        let mut own = Sources::default();
+        let examples: Vec<Example> = lines_of(shared.artefact, &format!("{}.train.jsonl", partition.language))?;
+        for negative in examples.iter().flat_map(|example| &example.negatives) {
+            match negative.provenance {
+                Provenance::Supplement => own.generated += 1,
+                Provenance::Random => own.random += 1,
+                _ => own.retrieved += 1,
+            }
+        }
+        let rows: Vec<QueryJudgements> = lines_of(judgements, &format!("{}.jsonl", partition.language))?;
+        for judgement in rows.iter().flat_map(|row| &row.judgements) {
+            own.eliminated += u64::from(judgement.verdict.is_eliminated());
+            own.judged += u64::from(judgement.verdict.is_eliminated() || judgement.verdict == Verdict::Negative);
+        }
+        if !examples.is_empty() {
+            table.push(own.row(&language_name(&partition.language)));
+        }
+        total.add(&own);
+    }
+    table.total(total.row("All"));
+    Ok(table)
+}
+
+#[derive(Default)]
+struct Sources {
+    retrieved: u64,
+    generated: u64,
+    random: u64,
+    eliminated: u64,
+    judged: u64,
+}
+
+impl Sources {
+    fn add(&mut self, other: &Self) {
+        self.retrieved += other.retrieved;
+        self.generated += other.generated;
+        self.random += other.random;
+        self.eliminated += other.eliminated;
+        self.judged += other.judged;
+    }
+
+    fn row(&self, name: &str) -> Vec<Cell> {
+        let all = self.retrieved + self.generated + self.random;
+        let counts = [self.retrieved, self.generated, self.random].map(Cell::count);
+        let shares = [Cell::share(self.retrieved, all), Cell::share(self.generated, all)];
+        let eliminated = [Cell::share(self.eliminated, self.judged)];
+        std::iter::once(Cell::text(name)).chain(counts).chain(shares).chain(eliminated).collect()
+    }
 }
 
 /// What the planned steps of one language, or all, hold.
@@ -108,11 +181,13 @@ fn batches(shared: &Shared<'_>, dataset: &Dataset, section: &mut Section) -> Res
     let topic_of = |row: &Row| topic_of(topics.as_ref()?, dataset, row);
     let (mut languages, mut total): (BTreeMap<String, Exposure>, _) = (BTreeMap::new(), Exposure::default());
     let mut drawn: BTreeMap<Topic, u64> = BTreeMap::new();
+    let mut epochs = exposure::Epochs::default();
     let path = shared.artefact.path("batches.jsonl");
     lines::for_each(&path, |number, line| {
         let step: Step = serde_json::from_str(line).map_err(|error| Error::line(&path, number, error.to_string()))?;
         let of_rows: Vec<Topic> = step.rows.iter().filter_map(topic_of).collect();
         of_rows.iter().for_each(|topic| *drawn.entry(*topic).or_default() += 1);
+        epochs.add(&step, &of_rows);
         let present = of_rows.into_iter().collect::<BTreeSet<_>>().len() as u64;
         languages.entry(language_of(&step)).or_default().add(&step, present);
         total.add(&step, present);
@@ -136,8 +211,9 @@ fn batches(shared: &Shared<'_>, dataset: &Dataset, section: &mut Section) -> Res
     table.total(total.row("All", topics.is_some()));
     section.table(format!("steps {}", shared.label), &table);
     collisions(shared, section);
+    exposure::add(shared, &epochs, topics.as_ref(), section);
     if let Some(topics) = &topics {
-        section.table(format!("topics of steps {}", shared.label), &draws(shared, topics, &drawn));
+        section.table(format!("topics of steps {}", shared.label), &topics::draws(shared, topics, &drawn));
     }
     Ok(())
 }
@@ -165,36 +241,4 @@ fn collisions(shared: &Shared<'_>, section: &mut Section) {
         found.for_each(|(name, count)| table.push(vec![Cell::text(name), Cell::count(*count)]));
         section.table(format!("collisions {}", shared.label), &table);
     }
-}
-
-fn draws(shared: &Shared<'_>, topics: &Topics, drawn: &BTreeMap<Topic, u64>) -> Table {
-    let mut table =
-        Table::new(format!("Queries drawn by topic of their positive ({})", shared.label), ["Topic", "Draws", "Share"]);
-    let all = drawn.values().sum();
-    for (number, label) in topics.labels.iter().enumerate() {
-        let draws = drawn.get(&Topic(number as u32)).copied().unwrap_or(0);
-        table.push(vec![topic_cell(number, label), Cell::count(draws), Cell::share(draws, all)]);
-    }
-    table
-}
-
-fn topics(shared: &Shared<'_>) -> Result<Table> {
-    let topics = Topics::open(shared.artefact)?;
-    let mut table = Table::new(format!("Topics of the passages ({})", shared.label), ["Topic", "Passages", "Share"]);
-    let mut counts = vec![0; topics.labels.len()];
-    for topic in topics.passages.values().flatten() {
-        if let Some(count) = counts.get_mut(topic.0 as usize) {
-            *count += 1;
-        }
-    }
-    let all = counts.iter().sum();
-    for (number, (label, count)) in topics.labels.iter().zip(&counts).enumerate() {
-        table.push(vec![topic_cell(number, label), Cell::count(*count), Cell::share(*count, all)]);
-    }
-    Ok(table)
-}
-
-/// The label of a topic, which is made of titles of any language.
-fn topic_cell(number: usize, label: &str) -> Cell {
-    Cell::text(format!("{number}: {label}")).foreign("und")
 }

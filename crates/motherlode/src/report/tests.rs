@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use super::fixture::{HOSTILE, experiment, source};
-use super::{Experiment, report};
+use super::{Experiment, report, side_by_side};
 
 struct Page {
     _folder: tempfile::TempDir,
@@ -120,9 +120,41 @@ fn the_page_answers_and_shows_its_evidence() {
         "Collisions (motherlode, seed 1)",
         "Validation nDCG@10",
         "Artefacts behind this page",
+        "What the arms set differently from one another",
+        "judge none; ",
+        "Miners over the candidates.",
+        "Scores under the untouched model (motherlode)",
+        "Eliminated candidates by rank (motherlode)",
+        "Swap checks",
+        "What the judge’s votes are worth as a probability",
+        "People graded 2 pairs that the judge judged",
+        "What generated queries brought (motherlode)",
+        "<strong>stopped</strong>",
+        "Hard negatives by stage (motherlode)",
+        "Train queries by the topic of their first positive",
+        "Queries drawn in every epoch",
+        "Factors a of languages (motherlode)",
+        "Share of the gradient by source of negatives: motherlode, seed 1",
     ] {
         assert!(page.text.contains(expected), "{expected}");
     }
+}
+
+#[test]
+fn experiments_stand_side_by_side_and_equal_baselines_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = source(folder.path());
+    let one = experiment(folder.path(), &source, ["motherlode", HOSTILE]);
+    let mut other = one.clone();
+    other.name = HOSTILE.to_owned();
+    let pages = folder.path().join("beside");
+    let addresses = ["../one/index.html".to_owned(), "../two/index.html".to_owned()];
+    side_by_side(&[one.clone(), other], &addresses, &pages).unwrap();
+    let text = std::fs::read_to_string(pages.join("index.html")).unwrap();
+    assert_eq!(text.matches("<th scope=\"col\" class=\"number\">BM25</th>").count(), text.matches("<tfoot>").count());
+    assert!(text.contains("href=\"../two/index.html\"") && text.contains("Demo motherlode: motherlode</th>"));
+    assert!(text.contains("Each experiment was tested against its own baseline") && !text.contains("<script"));
+    assert!(side_by_side(&[one], &addresses[..1], &pages).is_err());
 }
 
 #[test]

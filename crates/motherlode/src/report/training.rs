@@ -1,6 +1,6 @@
 //! Training: loss, learning rate, gradient norm and validation over the steps, every arm a line.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::chart::{Chart, Line};
 use super::material::{Material, Shared, lines_of};
@@ -49,8 +49,10 @@ pub(super) fn training(material: &Material<'_>) -> Result<Section> {
     section.table("trainings", &overview(&trainings));
     let validation = validation(&trainings, &mut section);
     let quantities = QUANTITIES.iter().filter_map(|quantity| steps(quantity, &trainings, &mut section));
-    let charts = validation.into_iter().chain(quantities).collect();
+    let charts: Vec<Html> = validation.into_iter().chain(quantities).collect();
     section.grid(charts);
+    let shares_over_steps = trainings.iter().filter_map(|training| share_chart(training, &mut section)).collect();
+    section.grid(shares_over_steps);
     shares(&trainings, &mut section);
     let file = section.file("log", log_csv(&trainings));
     let link = element("a").attribute("href", file).attribute("download", "").text("one CSV file");
@@ -133,20 +135,16 @@ fn steps(quantity: &Quantity, trainings: &[Training], section: &mut Section) -> 
 
 /// Means over equal stretches of steps.
 fn step_table(quantity: &Quantity, trainings: &[Training]) -> Table {
-    let last = trainings.iter().filter_map(|training| training.log.last()).map(|record| record.step).max().unwrap_or(0);
-    let stretch = (last + 1).div_ceil(ROWS as u64).max(1);
     let mut table = Table::new(
         format!("{}, mean over each stretch of steps", quantity.name),
         std::iter::once("Steps").chain(trainings.iter().map(|training| training.name.as_str())),
     );
-    for start in (0..=last).step_by(stretch as usize) {
-        let end = (start + stretch - 1).min(last);
+    for (start, end) in stretches(trainings) {
         let cell = |training: &Training| {
             let within = training.log.iter().filter(|record| (start..=end).contains(&record.step));
             mean(within.map(quantity.of)).map_or_else(Cell::missing, significant)
         };
-        let name = if start == end { start.to_string() } else { format!("{start}–{end}") };
-        table.push([Cell::text(name)].into_iter().chain(trainings.iter().map(cell)).collect());
+        table.push([Cell::text(stretch_name(start, end))].into_iter().chain(trainings.iter().map(cell)).collect());
     }
     table
 }
@@ -181,6 +179,39 @@ fn shares(trainings: &[Training], section: &mut Section) {
         table.push([Cell::text(name)].into_iter().chain(trainings.iter().map(share)).collect());
     }
     section.table("gradient shares", &table);
+}
+
+/// The same over the steps of one training.
+fn share_chart(training: &Training, section: &mut Section) -> Option<Html> {
+    let names: BTreeSet<&String> = training.log.iter().flat_map(|record| record.shares.keys()).collect();
+    let share = |record: &StepRecord, name: &str| record.shares.get(name).copied().unwrap_or(0.0);
+    let line = |name: &&String| Line {
+        name: (*name).clone(),
+        points: training.log.iter().map(|record| (record.step as f64, 100.0 * share(record, name))).collect(),
+    };
+    let title = format!("Share of the gradient by source of negatives: {}", training.name);
+    let (x, y) = ("Step".to_owned(), "Share of the gradient, %".to_owned());
+    let chart = Chart { title: title.clone(), x, y, lines: names.iter().map(line).collect() };
+    let columns = std::iter::once("Steps").chain(names.iter().map(|name| name.as_str()));
+    let mut table = Table::new(format!("{title}, mean over each stretch of steps"), columns);
+    for (start, end) in stretches(std::slice::from_ref(training)) {
+        let within = || training.log.iter().filter(|record| (start..=end).contains(&record.step));
+        let cell =
+            |name: &&String| mean(within().map(|record| share(record, name))).map_or_else(Cell::missing, Cell::percent);
+        table.push(std::iter::once(Cell::text(stretch_name(start, end))).chain(names.iter().map(cell)).collect());
+    }
+    section.charted(format!("gradient shares over steps {}", training.name), &chart, &table)
+}
+
+/// Equal stretches of steps, first and last step of each.
+fn stretches(trainings: &[Training]) -> Vec<(u64, u64)> {
+    let last = trainings.iter().filter_map(|training| training.log.last()).map(|record| record.step).max().unwrap_or(0);
+    let stretch = (last + 1).div_ceil(ROWS as u64).max(1);
+    (0..=last).step_by(stretch as usize).map(|start| (start, (start + stretch - 1).min(last))).collect()
+}
+
+fn stretch_name(start: u64, end: u64) -> String {
+    if start == end { start.to_string() } else { format!("{start}–{end}") }
 }
 
 /// All steps of all trainings with all digits.

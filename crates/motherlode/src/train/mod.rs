@@ -2,7 +2,7 @@
 //!
 //! Reads the data set, the plan (`batches.jsonl` of `batch`), the validation queries (`LANG.validation.jsonl` of
 //! `sample`), the topics and a base model. Writes a complete sentence-transformers folder with `log.jsonl` (a line a
-//! step) and `validation.jsonl` (a line a validation). The untouched model is validated first and may win.
+//! step) and `validation.jsonl` (a line a validation); the same, as it goes on, for TensorBoard and in `metrics.jsonl`. The untouched model is validated first and may win.
 //!
 //! Killed at any moment and started again, a training goes on from its last checkpoint and ends in the same bytes.
 
@@ -16,6 +16,7 @@ pub mod teacher;
 mod texts;
 mod trainer;
 mod validate;
+mod watch;
 
 use std::path::Path;
 
@@ -67,6 +68,8 @@ pub struct TrainInputs<'a> {
     pub encoder: &'a EncoderConfig,
     /// Opens the model.
     pub engine: &'a dyn Engine,
+    /// Where TensorBoard's event file and `metrics.jsonl` go while training runs, if anybody watches.
+    pub watched: Option<&'a Path>,
 }
 
 /// Fine-tunes the base model and writes the best weights as a sentence-transformers folder into `out`.

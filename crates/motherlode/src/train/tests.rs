@@ -248,6 +248,7 @@ impl Fixture {
             base,
             encoder: &self.encoder,
             engine: &ToyEngine(fuse.clone()),
+            watched: Some(&self.folder.path().join("watched")),
         };
         train(&inputs, config, 1, &self.folder.path().join(out), &Progress::silent())
     }

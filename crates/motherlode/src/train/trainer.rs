@@ -9,6 +9,7 @@ use super::steps::{Preparation, Prepared, Steps};
 use super::teacher::{Teacher, TeacherKind};
 use super::texts::Texts;
 use super::validate::Validation;
+use super::watch::Watch;
 use super::{Every, Pool, TrainConfig, TrainInputs, steps};
 use crate::artefact::{Artefact, Summary};
 use crate::batch::Step;
@@ -26,6 +27,7 @@ pub(super) struct Trainer<'a> {
     texts: Texts<'a>,
     validation: Validation<'a>,
     checkpoints: Checkpoints<LoopState>,
+    watch: Option<Watch>,
     model: Box<dyn Trainable>,
     schedule: Schedule,
     loss: LossOptions,
@@ -58,6 +60,7 @@ impl<'a> Trainer<'a> {
         let mut model = inputs.engine.trainable(inputs.base.folder, &options)?;
         let checkpoints = Checkpoints::new(scratch);
         let state = checkpoints.restore(&mut *model)?.unwrap_or_default();
+        let watch = inputs.watched.map(|folder| Watch::open(folder, &state)).transpose()?;
         Ok(Self {
             schedule: Schedule::new(config.rate, config.warmup, steps.len()),
             loss: config.loss(),
@@ -67,6 +70,7 @@ impl<'a> Trainer<'a> {
             texts,
             validation,
             checkpoints,
+            watch,
             model,
             footprint,
             state,
@@ -121,6 +125,7 @@ impl<'a> Trainer<'a> {
         let at = |error: Error| Error::data(format!("validation after {step} steps: {error}"));
         let record = self.validation.measure(step, &*self.model, &self.texts, progress).map_err(at)?;
         progress.say(&format!("step {}: validation nDCG@10 {:.4}", record.step, record.macro_average));
+        self.watch.iter_mut().try_for_each(|watch| watch.validated(&record))?;
         if self.state.validated(record) {
             self.checkpoints.save_best(self.state.step, &*self.model)?;
         }
@@ -143,7 +148,9 @@ impl<'a> Trainer<'a> {
         }
         let LossReport { loss, accuracy, shares, .. } = report;
         let epoch = step.epoch;
-        self.state.log.push(StepRecord { step: index, epoch, language, loss, rate, gradient_norm, accuracy, shares });
+        let record = StepRecord { step: index, epoch, language, loss, rate, gradient_norm, accuracy, shares };
+        self.watch.iter_mut().try_for_each(|watch| watch.stepped(&record))?;
+        self.state.log.push(record);
         self.state.step += 1;
         Ok(())
     }

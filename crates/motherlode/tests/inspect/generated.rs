@@ -9,9 +9,11 @@ use motherlode::batch::{self, Row, Step};
 use motherlode::corpus::{CorpusWriter, Language, Passage};
 use motherlode::dataset::Dataset;
 use motherlode::generate::QuerySupplement;
+use motherlode::index::bm25::{self, Bm25Config, IndexInputs};
 use motherlode::inspect::Arm;
 use motherlode::judge::{Judgement, QueryJudgements, Verdict};
 use motherlode::mine::{Candidate, Evidence, QueryCandidates};
+use motherlode::progress::Progress;
 use motherlode::sample::{Example, Negative, Provenance};
 use motherlode::topic::{Topic, Topics};
 use motherlode::{Error, Result};
@@ -68,8 +70,10 @@ pub(crate) fn arm(folder: &Path, size: Size) -> Arm {
             draft.write_lines(&format!("{language}.{set}.jsonl"), rows).unwrap();
         }
     });
+    let dataset = dataset(folder, size);
     let artefacts = [
-        ("dataset", dataset(folder, size)),
+        ("index", index(folder, &dataset)),
+        ("dataset", dataset),
         ("candidates", candidates),
         ("judgements", judgements),
         ("supplement", supplement),
@@ -119,6 +123,12 @@ fn dataset(folder: &Path, size: Size) -> Artefact {
             }
         }
     })
+}
+
+fn index(folder: &Path, dataset: &Artefact) -> Artefact {
+    let dataset = Dataset::open(dataset).unwrap();
+    let inputs = IndexInputs { dataset: &dataset, dictionary: None };
+    bm25::index(inputs, &Bm25Config::default(), &folder.join("index"), &Progress::silent()).unwrap()
 }
 
 fn question(language: &str, query: usize) -> String {

@@ -99,6 +99,21 @@ impl Bm25Index {
             .collect()
     }
 
+    /// The passages that have every term of the text, ascending; none where the text has no term, or one that no passage
+    /// has.
+    pub fn with_all(&self, text: &str) -> Vec<u32> {
+        let mut terms = Vec::new();
+        self.analyser.analyse(text, &mut |term| terms.push(self.find(term)));
+        let Some(mut terms) = terms.into_iter().collect::<Option<Vec<usize>>>() else { return Vec::new() };
+        terms.sort_unstable();
+        terms.dedup();
+        let mut lists: Vec<PostingList<'_>> = terms.into_iter().map(|term| self.list(term, 1)).collect();
+        lists.sort_by_key(|list| list.passages.len());
+        let Some((rarest, others)) = lists.split_first() else { return Vec::new() };
+        let has_all = |passage: &&u32| others.iter().all(|list| list.passages.binary_search(passage).is_ok());
+        rarest.passages.iter().filter(has_all).copied().collect()
+    }
+
     /// The postings of a text's terms, in order of the terms, so that the order of words does not matter.
     fn lists(&self, text: &str) -> Vec<PostingList<'_>> {
         let mut terms = Vec::new();

@@ -1,19 +1,19 @@
 //! Agreement beyond chance: Cohen's κ for two annotators, Fleiss' κ for more.
 
 /// Grades 0, 1 and 2.
-pub(super) const GRADES: usize = 3;
+pub(crate) const GRADES: usize = 3;
 
 /// How far two annotators agree over the same pairs.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Cohen {
+pub(crate) struct Cohen {
     /// Share of the pairs with equal grades.
-    pub(super) agreement: f64,
+    pub(crate) agreement: f64,
     /// κ: every difference counts alike.
-    pub(super) kappa: f64,
+    pub(crate) kappa: f64,
     /// Its standard error.
-    pub(super) error: f64,
+    pub(crate) error: f64,
     /// κ with quadratic weights: 0 against 2 counts four times as much as 0 against 1.
-    pub(super) weighted: f64,
+    pub(crate) weighted: f64,
 }
 
 impl Cohen {
@@ -22,7 +22,7 @@ impl Cohen {
     ///
     /// Source: Cohen 1960 and 1968 (`cohen_kappa_score` of scikit-learn); the standard error is that of Fleiss, Cohen and
     /// Everitt 1969 (`cohens_kappa` of statsmodels).
-    pub(super) fn of(table: &[[f64; GRADES]; GRADES]) -> Option<Self> {
+    pub(crate) fn of(table: &[[f64; GRADES]; GRADES]) -> Option<Self> {
         let total: f64 = table.iter().flatten().sum();
         let share = |row: usize, column: usize| table[row][column] / total;
         let rows: [f64; GRADES] = std::array::from_fn(|row| (0..GRADES).map(|column| share(row, column)).sum());
@@ -52,7 +52,7 @@ impl Cohen {
 /// items, fewer than two grades an item, or one grade throughout.
 ///
 /// Source: Fleiss 1971 (`fleiss_kappa` of statsmodels).
-pub(super) fn fleiss(items: &[[u32; GRADES]]) -> Option<f64> {
+pub(crate) fn fleiss(items: &[[u32; GRADES]]) -> Option<f64> {
     let raters = f64::from(items.first()?.iter().sum::<u32>());
     let count = items.len() as f64;
     let agreeing = |item: &[u32; GRADES]| item.iter().map(|grade| f64::from(*grade).powi(2)).sum::<f64>() - raters;
