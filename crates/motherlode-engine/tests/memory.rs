@@ -80,7 +80,6 @@ fn train(folder: &Path, options: &LoadOptions) {
 
 fn assert_near(what: &str, footprint: &Footprint, peak: u64) {
     let ratio = peak as f64 / footprint.total() as f64;
-    println!("{what}: {footprint}; allocated {} MiB, {ratio:.3}", peak >> 20);
     assert!((ratio - 1.0).abs() < TOLERANCE, "{what}: {footprint}; allocated {peak} bytes");
 }
 
