@@ -15,11 +15,9 @@ ARCHITECTURES = ["sm_80", "sm_90a"]
 USED = re.compile(r"entry function '(\w+)'.*?(\d+) bytes spill stores.*?Used (\d+) registers([^\n]*)", re.S)
 
 
-def library():
-    """NVRTC from the package index, or from the system."""
-    package = find_spec("nvidia.cuda_nvrtc")
-    folder = Path(next(iter(package.submodule_search_locations))) / "lib" if package else None
-    return ctypes.CDLL(str(next(folder.glob("libnvrtc.so.*"))) if folder else "libnvrtc.so")
+def folder():
+    """Where NVRTC's package has its library."""
+    return Path(next(iter(find_spec("nvidia.cuda_nvrtc").submodule_search_locations))) / "lib"
 
 
 def sources():
@@ -50,7 +48,7 @@ def compile_for(nvrtc, source, architecture):
 
 
 def main():
-    nvrtc, source = library(), sources()
+    nvrtc, source = ctypes.CDLL(str(next(folder().glob("libnvrtc.so.*")))), sources()
     kernels = re.findall(r"__global__ void (\w+)", source)
     for architecture in ARCHITECTURES:
         log, size = compile_for(nvrtc, source, architecture)

@@ -129,7 +129,7 @@ impl Engine for DeviceEngine {
         let folder = ModelFolder::open(folder, options)?;
         Ok(match (self.choose(&folder, options)?, self.device) {
             (Chosen::Cpu(None), _) => "the CPU".to_owned(),
-            (Chosen::Cpu(Some(error)), _) => format!("the CPU: {error}"),
+            (Chosen::Cpu(Some(error)), _) => format!("the CPU, which `auto` took: {error}"),
             (Chosen::Card(card), Device::Auto) => format!("{}, found by `auto`", card.name()),
             (Chosen::Card(card), _) => card.name().to_owned(),
         })
@@ -209,7 +209,7 @@ mod tests {
         assert!(error.contains("compute on the CPU"), "{error}");
         let auto = DeviceEngine { device: Device::Auto };
         let told = auto.device(&folder("bert"), &options).unwrap();
-        assert!(told.contains("cuda:0 (") || told.starts_with("the CPU: "), "{told}");
+        assert!(told.contains("cuda:0 (") || told.starts_with("the CPU, which `auto` took: "), "{told}");
         assert!(auto.encoder(&folder("bert"), &options).is_ok());
         let plain = DeviceEngine::default();
         assert_eq!(plain.device(&folder("bert"), &options).unwrap(), "the CPU");
@@ -231,7 +231,7 @@ mod tests {
             assert!(error.contains(expected), "{error}");
             let auto = DeviceEngine { device: Device::Auto };
             let told = auto.device(&folder(family), &options).unwrap();
-            assert!(told.starts_with("the CPU: ") && told.contains(expected), "{told}");
+            assert!(told.starts_with("the CPU, which `auto` took: ") && told.contains(expected), "{told}");
             assert!(auto.trainable(&folder(family), &options).is_ok());
         }
     }
