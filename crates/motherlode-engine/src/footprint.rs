@@ -184,8 +184,13 @@ impl Planner {
     fn optimizer(&self) -> u64 {
         match self.adapters {
             Some(AdapterSizes { parameters, .. }) => (3 * VALUE * parameters) as u64,
-            None => (3 * VALUE * self.parameters + 2 * self.shape.vocabulary) as u64,
+            None => (3 * VALUE * self.parameters + 2 * self.shape.vocabulary + self.of_tied_words()) as u64,
         }
+    }
+
+    /// The second gradient of word embeddings that are a head's weight too.
+    fn of_tied_words(&self) -> usize {
+        if self.shape.output == Output::Tied { VALUE * self.shape.vocabulary * self.shape.hidden } else { 0 }
     }
 
     fn workers(&self, pieces: &[Piece], layers_again: bool) -> u64 {

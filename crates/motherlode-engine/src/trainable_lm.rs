@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use crate::config::ModelFolder;
 use crate::kernel::buffer::resize;
+use crate::kernel::lanes::add;
 use crate::language_head::{LanguageHead, ROWS, Rows};
 use crate::layout::{HEAD, Layout};
 use crate::learner::Learner;
@@ -27,6 +28,9 @@ pub(crate) const PREFIX: &str = "model.";
 pub(crate) struct CpuTrainableLm {
     learner: Learner,
     head: LanguageHead,
+    /// The gradient of word embeddings that are the head's weight too, from the head: added last, so that sums do not
+    /// depend on the groups.
+    of_words: Vec<f32>,
     config: Value,
 }
 
@@ -45,7 +49,7 @@ impl CpuTrainableLm {
         let folder = ModelFolder::language_model(folder, options)?;
         let learner = Learner::open(&folder, options)?;
         let head = LanguageHead::new(folder.shape.vocabulary, folder.shape.hidden, learner.network.unit);
-        Ok(Self { learner, head, config: folder.config })
+        Ok(Self { learner, head, of_words: Vec::new(), config: folder.config })
     }
 
     /// Mean loss of the tokens that `predicted` marks; with `learns`, its gradient is added.
@@ -59,10 +63,13 @@ impl CpuTrainableLm {
             let spans = &spans[group];
             self.learner.keep(spans, recomputation);
             let scale = learns.then(|| (count as f32).recip());
-            sum += self.predict(&predictions(spans, predicted), spans.len(), scale);
+            self.predict(&predictions(spans, predicted), spans.len(), scale, &mut sum);
             if learns {
                 self.learner.backward(spans);
             }
+        }
+        if learns {
+            self.add_of_words();
         }
         let loss = sum / count as f64;
         if !loss.is_finite() {
@@ -72,9 +79,10 @@ impl CpuTrainableLm {
         Ok(loss)
     }
 
-    /// The sum of the losses of `predictions` from the token vectors of the first `spans` spans in memory. With a `scale`,
-    /// the slopes of the loss times it are left there, and added to the gradient of the head's weight.
-    fn predict(&mut self, predictions: &[Prediction], spans: usize, scale: Option<f32>) -> f64 {
+    /// Adds to `loss` those of `predictions` from the token vectors of the first `spans` spans in memory. With a `scale`, the
+    /// slopes of the loss times it are left there, and added to the gradient of the head's weight.
+    fn predict(&mut self, predictions: &[Prediction], spans: usize, scale: Option<f32>, loss: &mut f64) {
+        let tied = self.is_tied();
         let Learner { network, memory, gradient, .. } = &mut self.learner;
         let (hidden, place) = (network.shape.hidden, network.layout.head());
         let frozen = network.adapters.is_some();
@@ -83,29 +91,48 @@ impl CpuTrainableLm {
                 resize(&mut memory.way.gradient, memory.hidden.len(), 0.0);
                 memory.way.gradient.fill(0.0);
             }
-            if !frozen && network.shape.output == Output::Tied {
-                gradient.touch_all();
+            if tied {
+                resize(&mut self.of_words, place.len(), 0.0);
             }
         }
         let weight = &network.weights[place.clone()];
-        let (mut vectors, mut slopes, mut sum) = (Vec::new(), Vec::new(), 0.0);
-        for block in predictions.chunks(ROWS) {
+        let (mut vectors, mut slopes) = (Vec::new(), Vec::new());
+        let of_spans = predictions.chunk_by(|left, right| left.span == right.span);
+        for block in of_spans.flat_map(|of_span| of_span.chunks(ROWS)) {
             vectors.clear();
             for Prediction { span, before, .. } in block {
                 vectors.extend_from_slice(&memory[*span].hidden[before * hidden..(before + 1) * hidden]);
             }
             let targets: Vec<u32> = block.iter().map(|prediction| prediction.token).collect();
             let rows = Rows { vectors: &vectors, targets: &targets };
-            sum += self.head.forward(weight, rows);
+            *loss += self.head.forward(weight, rows);
             let Some(scale) = scale else { continue };
             slopes.resize(vectors.len(), 0.0);
-            let of_weight = if frozen { None } else { Some(&mut gradient.values[place.clone()]) };
+            let of_weight = match (frozen, tied) {
+                (true, _) => None,
+                (false, true) => Some(&mut self.of_words[..]),
+                (false, false) => Some(&mut gradient.values[place.clone()]),
+            };
             self.head.backward(weight, rows, scale, of_weight, &mut slopes);
             for (Prediction { span, before, .. }, slopes) in block.iter().zip(slopes.chunks_exact(hidden)) {
                 memory[*span].way.gradient[before * hidden..(before + 1) * hidden].copy_from_slice(slopes);
             }
         }
-        sum
+    }
+
+    /// Whether the word embeddings are trained as the head's weight too.
+    fn is_tied(&self) -> bool {
+        self.learner.network.adapters.is_none() && self.learner.network.shape.output == Output::Tied
+    }
+
+    /// Adds what the head brings to the gradient of the word embeddings.
+    fn add_of_words(&mut self) {
+        if self.is_tied() {
+            let Learner { network, gradient, .. } = &mut self.learner;
+            gradient.touch_all();
+            add(&mut gradient.values[network.layout.head()], &self.of_words);
+            self.of_words.fill(0.0);
+        }
     }
 }
 

@@ -38,7 +38,7 @@ pub enum Retriever {
         /// What the evidence of candidates calls it.
         name: String,
         /// Which encoder.
-        model: ModelConfig,
+        model: Box<ModelConfig>,
         /// How it encodes.
         #[serde(default)]
         encoder: EncoderConfig,
@@ -244,7 +244,7 @@ impl Settings {
             *path = root.join(&*path);
         }
         let members = self.retriever.iter_mut().filter_map(|retriever| match retriever {
-            Retriever::Dense { model, .. } => Some(model),
+            Retriever::Dense { model, .. } => Some(&mut **model),
             Retriever::Lexical { .. } => None,
         });
         for model in members.chain([&mut self.model]) {
