@@ -4,8 +4,8 @@ The weights are random, in the shape of BAAI/bge-m3 (24 layers of 1024 values, 2
 numbers are drawn from the lengths of the data set's texts. Everything is in bfloat16 with f32 sums; dropout is off.
 A step is forward, InfoNCE over 7 negatives a query and all passages of the step, backward, clipping and AdamW. Peers:
 `pytorch` (transformers with SDPA; encoding in sorted batches, a step as one padded batch) and `sentence-transformers`
-(encoding in sorted batches; MultipleNegativesRankingLoss under its trainer's `bf16` switch). Vectors and the first loss must
-agree. `limit_share` is the rate of matrix products' operations over that of a product of 8192 × 8192 in PyTorch.
+(encoding in sorted batches; MultipleNegativesRankingLoss under its trainer's `bf16` switch). Vectors and the first loss
+must agree. `limit_share` is the rate of matrix products' operations over that of a product of 8192 × 8192 in PyTorch.
 
 With --device cpu and a small shape, everything runs without a card, which shows that it works and not how fast it is.
 """

@@ -1,5 +1,6 @@
-// What the engine calls of cuBLASLt, on the processor, by cuBLASLt's documentation: column-major matrices, D = α · op(A) ·
-// op(B) + β · C. Refuses descriptions that do not fit together, and addresses that are not aligned as was said.
+// What the engine calls of cuBLASLt, on the processor, by cuBLASLt's documentation: column-major matrices, D = α ·
+// op(A) · op(B) + β · C. Refuses descriptions that do not fit together, and addresses that are not aligned as was
+// said.
 
 #include <cstdint>
 #include <cstring>

@@ -1,6 +1,6 @@
-// A driver of one graphics card that is the processor: what the engine calls of CUDA's driver, by its documentation. The
-// kernels are those of the engine, compiled for the processor (twin.h); `pretend.py` puts them before this text. Machine code
-// of a card is taken and not looked at.
+// A driver of one graphics card that is the processor: what the engine calls of CUDA's driver, by its documentation.
+// The kernels are those of the engine, compiled for the processor (twin.h); `pretend.py` puts them before this text.
+// Machine code of a card is taken and not looked at.
 
 namespace pretend {
 

@@ -20,8 +20,8 @@ use crate::kernel::mask::Mask;
 use crate::kernel::normalise::Kind;
 use crate::shape::{Activation, Layer, Placement, Shape};
 
-/// What a person asks for: `cpu`, `cuda` (the first card), `cuda:N` (card N, counted from 0) or `auto` (a card if there is
-/// one that can do the work, else the processor).
+/// What a person asks for: `cpu`, `cuda` (the first card), `cuda:N` (card N, counted from 0) or `auto` (a card if
+/// there is one that can do the work, else the processor).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Device {
     /// The processor.
@@ -62,7 +62,8 @@ impl fmt::Display for Device {
 
 /// The engine whose encoders compute on a [`Device`]; its language models compute on the processor in any case.
 ///
-/// On a card, vectors depend on what else is in the batch by their last digits: what multiplies is chosen by the sizes.
+/// On a card, vectors depend on what else is in the batch by their last digits: what multiplies is chosen by the
+/// sizes.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct DeviceEngine {
     /// Where encoders compute.

@@ -1,14 +1,15 @@
-// Attention of the tokens of each sequence to one another, forward and backward, with memory that does not grow with the
-// square of the length: Dao, "FlashAttention-2" (2023).
+// Attention of the tokens of each sequence to one another, forward and backward, with memory that does not grow with
+// the square of the length: Dao, "FlashAttention-2" (2023).
 //
-// A row of `projected` has the queries of all heads, then the keys, then the values. A block takes TILE queries (or keys) of
-// one sequence and head past all keys (or queries), TILE at a time. `tiles` has for each block the sequence and the first
-// row in it; `starts` the first token of each sequence, and the number of all tokens.
+// A row of `projected` has the queries of all heads, then the keys, then the values. A block takes TILE queries (or
+// keys) of one sequence and head past all keys (or queries), TILE at a time. `tiles` has for each block the sequence
+// and the first row in it; `starts` the first token of each sequence, and the number of all tokens.
 
 #define TILE 32
 // The widest head.
 #define MOST_WIDTH 64
-// A block has 16 rows of 8 threads; a thread has 2 rows and 4 columns of a tile of scores, and 8 columns of its output.
+// A block has 16 rows of 8 threads; a thread has 2 rows and 4 columns of a tile of scores, and 8 columns of its
+// output.
 #define ATTENTION_THREADS 128
 #define LOWEST -3.402823466e38f
 
@@ -26,7 +27,8 @@ struct AttentionPlace {
           head(blockIdx.y) {}
 };
 
-// Reads the rows from `first` of a sequence on, `width` columns from `column` on; zeros beyond the sequence and the width.
+// Reads the rows from `first` of a sequence on, `width` columns from `column` on; zeros beyond the sequence and the
+// width.
 __device__ inline void read_part(
     Part part, const float* values, const AttentionPlace& place, int first, int stride, int column, int width
 ) {
@@ -164,8 +166,8 @@ extern "C" __global__ void attention_forward(
     write_part(context, place, out, heads * width, column, width);
 }
 
-// means (tokens × heads): gradient · context of each token and head, which is the mean of ∂loss/∂probabilities under the
-// probabilities.
+// means (tokens × heads): gradient · context of each token and head, which is the mean of ∂loss/∂probabilities under
+// the probabilities.
 extern "C" __global__ void attention_means(
     const float* gradient, const float* context, int width, long long count, float* means
 ) {

@@ -1,5 +1,5 @@
-//! A graphics card of NVIDIA: its driver, NVRTC and cuBLASLt, all of which are loaded when a card is asked for, so that
-//! nothing of CUDA is needed to build or to start the program.
+//! A graphics card of NVIDIA: its driver, NVRTC and cuBLASLt, all of which are loaded when a card is asked for, so
+//! that nothing of CUDA is needed to build or to start the program.
 #![expect(unsafe_code, reason = "calls the driver and NVRTC, whose interfaces are C")]
 
 use std::collections::{BTreeMap, HashMap};

@@ -1,5 +1,6 @@
-// What all kernels share. Every sum runs in an order that depends on nothing but the sizes, and no result on an atomic
-// operation. The same text is compiled by NVRTC for a graphics card and, for the tests, by a C++ compiler (twin.h).
+// What all kernels share. Every sum runs in an order that depends on nothing but the sizes, and no result on an
+// atomic operation. The same text is compiled by NVRTC for a graphics card and, for the tests, by a C++ compiler
+// (twin.h).
 
 // Threads of a block, in kernels that do not say otherwise.
 #define THREADS 256

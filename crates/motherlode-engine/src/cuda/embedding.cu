@@ -12,8 +12,8 @@ extern "C" __global__ void embedding_gather(
     }
 }
 
-// Adds to row rows[block] of `table` the gradients of its tokens, order[starts[block]] to order[starts[block + 1] − 1], in
-// this order.
+// Adds to row rows[block] of `table` the gradients of its tokens, order[starts[block]] to order[starts[block + 1] −
+// 1], in this order.
 extern "C" __global__ void embedding_scatter(
     const float* gradient, const int* rows, const int* starts, const int* order, int width, float* table
 ) {

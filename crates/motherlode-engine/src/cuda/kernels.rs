@@ -1,11 +1,12 @@
-//! The kernels of a graphics card as functions: sizes are checked, then the kernel is launched. Each computes what its
-//! namesake in `crate::kernel` does, and the tests compare them.
+//! The kernels of a graphics card as functions: sizes are checked, then the kernel is launched. Each computes what
+//! its namesake in `crate::kernel` does, and the tests compare them.
 #![expect(unsafe_code, reason = "launches kernels, whose arguments' sizes are checked here")]
 
 use std::sync::Arc;
 
 use motherlode::Result;
 
+use super::indices::{Scattering, Sequences};
 use super::memory::{Argument, Backend, Buffer, Operand, Product, View, ViewMut};
 use crate::kernel::adamw::Step;
 use crate::kernel::pooling::{Head, Pooling};
@@ -39,8 +40,6 @@ pub(crate) fn names() -> impl Iterator<Item = &'static str> {
 const THREADS: u32 = 256;
 /// `ATTENTION_THREADS` of attention.cu.
 const ATTENTION_THREADS: u32 = 128;
-/// Queries or keys of a block of attention: `TILE` of attention.cu.
-const TILE: usize = 32;
 /// The widest head: `MOST_WIDTH` of attention.cu.
 pub(crate) const MOST_WIDTH: usize = 64;
 /// Rows of a part of a column sum: `PART_ROWS` of reduction.cu.
@@ -52,34 +51,6 @@ const PART_VALUES: usize = 4096;
 #[derive(Debug, Clone)]
 pub(crate) struct Kernels {
     pub(crate) backend: Arc<dyn Backend>,
-}
-
-/// The sequences of a batch, laid end to end.
-#[derive(Debug)]
-pub(crate) struct Sequences {
-    pub(crate) tokens: usize,
-    pub(crate) count: usize,
-    /// The first token of each sequence, and the number of all tokens.
-    starts: Buffer<i32>,
-    /// The sequence and the first row in it of each block of attention.
-    tiles: Buffer<i32>,
-}
-
-impl Sequences {
-    /// Sequences of these lengths.
-    pub(crate) fn new(backend: &Arc<dyn Backend>, lengths: &[usize]) -> Result<Self> {
-        let (mut starts, mut tiles) = (vec![0], Vec::new());
-        for (index, length) in lengths.iter().enumerate() {
-            starts.push(starts[index] + *length as i32);
-            tiles.extend((0..*length).step_by(TILE).flat_map(|first| [index as i32, first as i32]));
-        }
-        Ok(Self {
-            tokens: lengths.iter().sum(),
-            count: lengths.len(),
-            starts: Buffer::of(backend, &starts)?,
-            tiles: Buffer::of(backend, &tiles)?,
-        })
-    }
 }
 
 /// The tables of which a token's embedding is the sum; every token is of the same type, whose row is `kind`.
@@ -108,36 +79,6 @@ pub(crate) struct Normalised {
 impl Normalised {
     pub(crate) fn new(backend: &Arc<dyn Backend>) -> Self {
         Self { values: Buffer::new(backend), factors: Buffer::new(backend) }
-    }
-}
-
-/// Which tokens have a gradient for which rows of a table: for each row its tokens, in order.
-#[derive(Debug)]
-pub(crate) struct Scattering {
-    count: usize,
-    rows: Buffer<i32>,
-    /// Where the tokens of each row begin in `order`, and its length.
-    starts: Buffer<i32>,
-    order: Buffer<i32>,
-}
-
-impl Scattering {
-    /// Token i has a gradient for row `rows[i]`.
-    pub(crate) fn new(backend: &Arc<dyn Backend>, rows: &[i32]) -> Result<Self> {
-        let mut order: Vec<i32> = (0..rows.len() as i32).collect();
-        order.sort_by_key(|token| rows[*token as usize]);
-        let (mut distinct, mut starts) = (Vec::new(), Vec::new());
-        for (place, token) in order.iter().enumerate() {
-            let row = rows[*token as usize];
-            if distinct.last() != Some(&row) {
-                distinct.push(row);
-                starts.push(place as i32);
-            }
-        }
-        starts.push(order.len() as i32);
-        let [rows, starts, order] = [distinct, starts, order].map(|values| Buffer::of(backend, &values));
-        let rows = rows?;
-        Ok(Self { count: rows.length(), rows, starts: starts?, order: order? })
     }
 }
 
@@ -193,8 +134,8 @@ impl Kernels {
         if grid.contains(&0) {
             return Ok(());
         }
-        // SAFETY: the callers are the functions of this file, which give each kernel the arguments that its source names,
-        // and have checked that the views are as long as it reads and writes.
+        // SAFETY: the callers are the functions of this file, which give each kernel the arguments that its source
+        // names, and have checked that the views are as long as it reads and writes.
         unsafe { self.backend.launch(kernel, grid, threads, arguments) }
     }
 
@@ -448,7 +389,8 @@ impl Kernels {
         Ok(parts.read()?.iter().sum::<f64>().sqrt() as f32)
     }
 
-    /// Moves `weights` and their moments by the accumulated `gradient`, which is cleared; `decays` switches weight decay on.
+    /// Moves `weights` and their moments by the accumulated `gradient`, which is cleared; `decays` switches weight
+    /// decay on.
     pub(crate) fn adamw(
         &self,
         step: &Step,

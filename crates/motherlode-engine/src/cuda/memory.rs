@@ -1,5 +1,5 @@
-//! Memory of a graphics card: buffers that are freed when they are dropped, and views of them; and the few things that a
-//! card can do.
+//! Memory of a graphics card: buffers that are freed when they are dropped, and views of them; and the few things
+//! that a card can do.
 #![expect(
     unsafe_code,
     reason = "a backend reads and writes what it is given; buffers give it nothing but their own memory"
@@ -62,7 +62,8 @@ impl Argument {
     }
 }
 
-/// What does the work: a graphics card, or in tests a processor in its place. Everything happens in the order of the calls.
+/// What does the work: a graphics card, or in tests a processor in its place. Everything happens in the order of the
+/// calls.
 pub(crate) trait Backend: Send + Sync + fmt::Debug {
     /// What it is called, such as `cuda:0 (NVIDIA H100 80GB HBM3)`.
     fn name(&self) -> &str;

@@ -1,7 +1,8 @@
-//! An encoder of BERT's family in the memory of a graphics card: embeddings, blocks and pooling, forward and backward.
+//! An encoder of BERT's family in the memory of a graphics card: embeddings, blocks and pooling, forward and
+//! backward.
 //!
-//! The counterpart of `crate::network` and `crate::block`. A whole batch goes through at once. Operands of matrix products
-//! are rounded to bfloat16 where `Precision` says so; all else is f32. There are no dropout and no adapters.
+//! The counterpart of `crate::network` and `crate::block`. A whole batch goes through at once. Operands of matrix
+//! products are rounded to bfloat16 where `Precision` says so; all else is f32. There are no dropout and no adapters.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -9,7 +10,8 @@ use std::sync::Arc;
 use motherlode::Result;
 use motherlode::engine::{Precision, TokenBatch};
 
-use super::kernels::{Attended, Attention, Kernels, Norm, Normalised, Operands, Scattering, Sequences, Sizes, Tables};
+use super::indices::{Scattering, Sequences};
+use super::kernels::{Attended, Attention, Kernels, Norm, Normalised, Operands, Sizes, Tables};
 use super::memory::{Backend, Buffer, View, ViewMut};
 use crate::kernel::pooling::Head;
 use crate::layout::{BlockParameters, Layout};
@@ -54,7 +56,8 @@ impl Batch {
     }
 }
 
-/// What a block's forward pass leaves for its backward pass, beside its input; all matrices have a row for each token.
+/// What a block's forward pass leaves for its backward pass, beside its input; all matrices have a row for each
+/// token.
 #[derive(Debug)]
 struct Kept {
     projected: Buffer<f32>,
@@ -159,7 +162,8 @@ impl Linear {
     }
 }
 
-/// The four linear maps of a block: to queries, keys and values, back from contexts, and into and out of the inner values.
+/// The four linear maps of a block: to queries, keys and values, back from contexts, and into and out of the inner
+/// values.
 fn linears(places: &BlockParameters<Range<usize>>) -> [Linear; 4] {
     [
         (&places.projection_weight, &places.projection_bias),
@@ -257,7 +261,8 @@ impl CardNetwork {
         kernels.normalise(narrow.view(), others, norm, output_norm, output.view_mut())
     }
 
-    /// Adds to `gradient` what ∂loss/∂vectors, which is overwritten, brings; `pass` is what `forward` of the same batch left.
+    /// Adds to `gradient` what ∂loss/∂vectors, which is overwritten, brings; `pass` is what `forward` of the same
+    /// batch left.
     pub(crate) fn backward(
         &self,
         batch: &Batch,

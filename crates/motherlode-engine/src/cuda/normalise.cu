@@ -1,7 +1,7 @@
 // Layer normalisation of the rows of a matrix, forward and backward. A block has one row.
 
-// out = γ · (x − mean) / √(variance + ε) + β, where x is `input`, plus `bias` and `residual` unless these are null. `values`
-// becomes the normalised row before γ and β, `factors` 1 / √(variance + ε).
+// out = γ · (x − mean) / √(variance + ε) + β, where x is `input`, plus `bias` and `residual` unless these are null.
+// `values` becomes the normalised row before γ and β, `factors` 1 / √(variance + ε).
 extern "C" __global__ void normalise_forward(
     const float* input, const float* bias, const float* residual, const float* gamma, const float* beta,
     float epsilon, int width, float* values, float* factors, float* out

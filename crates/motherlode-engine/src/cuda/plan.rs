@@ -1,7 +1,8 @@
-//! The bytes that encoding and training take on a card, from the sizes alone; and what is computed twice so that a step fits.
+//! The bytes that encoding and training take on a card, from the sizes alone; and what is computed twice so that a
+//! step fits.
 //!
-//! The counterpart of `crate::footprint`: every buffer of `network` and `trainable` that grows with the model or with the
-//! batch is counted here, and a test compares with what is allocated.
+//! The counterpart of `crate::footprint`: every buffer of `network` and `trainable` that grows with the model or with
+//! the batch is counted here, and a test compares with what is allocated.
 
 use std::ops::Range;
 

@@ -77,8 +77,8 @@ impl Drop for Description {
 }
 
 impl Description {
-    /// cuBLASLt's matrices are column-major: to it, our rows are columns. So it computes the transposed output, rightᵀ ·
-    /// leftᵀ, and its first operand is our right one.
+    /// cuBLASLt's matrices are column-major: to it, our rows are columns. So it computes the transposed output,
+    /// rightᵀ · leftᵀ, and its first operand is our right one.
     fn new(kind: &Kind) -> Outcome<Self> {
         let [rows, columns, depth] = kind.sizes.map(|size| size as u64);
         let values = if kind.rounded { sys::cudaDataType::CUDA_R_16BF } else { sys::cudaDataType::CUDA_R_32F };
@@ -155,7 +155,8 @@ impl Products {
         let [factor, before] = [&factor, &before].map(|number| std::ptr::from_ref(number).cast());
         let [first, second, of_out] = description.layouts;
         let address = |operand: Operand| operand.address as *const c_void;
-        // SAFETY: the caller's promise; the layouts describe these matrices, and the work is done in the order of the calls.
+        // SAFETY: the caller's promise; the layouts describe these matrices, and the work is done in the order of the
+        // calls.
         unsafe {
             blas::matmul(
                 self.handle,

@@ -62,7 +62,8 @@ fn lengths(batch: &TokenBatch) -> Vec<usize> {
 }
 
 impl CardEncoder {
-    /// Reads the weights of `folder`, with its adapters and those of `options` merged into them, and copies them to the card.
+    /// Reads the weights of `folder`, with its adapters and those of `options` merged into them, and copies them to
+    /// the card.
     ///
     /// # Errors
     /// The weights cannot be read, or the card has no memory for them.

@@ -1,6 +1,6 @@
-// Runs CUDA kernels on a processor, for tests: the threads of a block are fibers that take turns, its barriers wait for all
-// of them, and blocks follow one another. What a kernel computes is the same as on a graphics card but for the functions of
-// the C library and for multiplications that a card fuses with additions.
+// Runs CUDA kernels on a processor, for tests: the threads of a block are fibers that take turns, its barriers wait
+// for all of them, and blocks follow one another. What a kernel computes is the same as on a graphics card but for
+// the functions of the C library and for multiplications that a card fuses with additions.
 
 #include <algorithm>
 #include <cmath>

@@ -1,4 +1,5 @@
-//! Encoders of BERT's family against the engine of the processor: on the twin, and on a graphics card where there is one.
+//! Encoders of BERT's family against the engine of the processor: on the twin, and on a graphics card where there is
+//! one.
 
 use std::path::PathBuf;
 
