@@ -148,7 +148,7 @@ impl Planner {
 
     fn cut(&self, pieces: &[Piece], recomputation: Recomputation) -> Vec<Range<usize>> {
         if recomputation.groups == 1 {
-            return vec![0..pieces.len()];
+            return std::iter::once(0..pieces.len()).collect();
         }
         let (room, mut groups, mut sum) = (self.room(pieces, recomputation.layers), Vec::new(), 0);
         let mut start = 0;
