@@ -56,7 +56,7 @@ pub enum Priority {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct CascadeConfig {
-    /// The cheap judge's name. Its server must give log-probabilities.
+    /// The cheap judge's name: an embedded model, or one whose server gives log-probabilities.
     pub model: String,
     /// Highest share of its decisions that the other judge would have taken otherwise.
     pub error: f64,

@@ -1,4 +1,7 @@
-//! What an embedded model may say next: one of the allowed labels where a schema asks for labels, or the likeliest token.
+//! What an embedded model may say next: one of the allowed labels where a schema asks for labels, or the likeliest token;
+//! or, with nothing said, how likely each of some answers is.
+
+use std::collections::BTreeSet;
 
 use rand::RngExt;
 use serde_json::Value;
@@ -11,8 +14,7 @@ use crate::random;
 
 /// An answer as it grows.
 pub(super) struct Speech {
-    /// Fields of an object of labels that were not chosen yet, the next one last; none for free text.
-    fields: Option<Vec<Field>>,
+    form: Form,
     /// The tokens of the next choice: one for each label.
     labels: Vec<u32>,
     /// The answer so far.
@@ -23,6 +25,15 @@ pub(super) struct Speech {
     top_p: f64,
     most: usize,
     draws: rand_chacha::ChaCha8Rng,
+}
+
+/// What the answer is.
+enum Form {
+    Text,
+    /// An object of labels: the fields that were not chosen yet, the next one last.
+    Object(Vec<Field>),
+    /// The log-probabilities of these answers.
+    Scores(Vec<String>),
 }
 
 /// A member of the object, whose value is one of the labels.
@@ -38,16 +49,14 @@ impl Speech {
     /// A schema that is no object of enumerated values.
     pub(super) fn new(request: &Request) -> Result<Self> {
         let parameters = &request.parameters;
-        if parameters.labels.is_some() {
-            return Err(Error::config(format!(
-                "the embedded model `{}` gives no probabilities; let judge.cascade.model name a model of a server",
-                request.model
-            )));
-        }
-        let fields = parameters.schema.as_ref().map(fields).transpose()?;
+        let form = match (&parameters.labels, &parameters.schema) {
+            (Some(labels), _) => Form::Scores(labels.clone()),
+            (None, Some(schema)) => Form::Object(fields(schema)?),
+            (None, None) => Form::Text,
+        };
         Ok(Self {
-            text: if fields.is_some() { "{".to_owned() } else { String::new() },
-            fields,
+            text: String::new(),
+            form,
             labels: Vec::new(),
             tokens: Vec::new(),
             temperature: parameters.temperature,
@@ -59,26 +68,41 @@ impl Speech {
 
     /// What is written before the first choice: tokens of the answer that are no choice of the model's.
     pub(super) fn opening(&mut self, chat: &Chat) -> Result<Vec<u32>> {
-        if self.fields.is_some() { self.forced(chat) } else { Ok(Vec::new()) }
+        let Form::Object(_) = &self.form else { return Ok(Vec::new()) };
+        self.text.push('{');
+        self.forced(chat)
     }
 
     /// Takes the scores of the next token and says what comes then.
     pub(super) fn next(&mut self, scores: &[f32], chat: &Chat) -> Result<Next> {
-        let Some(fields) = &mut self.fields else {
-            let token = self.choose(scores) as u32;
-            if chat.ends(token) {
-                return Ok(Next::End);
+        match &self.form {
+            Form::Text => Ok(self.next_token(scores, chat)),
+            Form::Object(_) => self.next_label(scores, chat),
+            Form::Scores(answers) => {
+                self.text = log_probabilities(answers, scores, chat)?;
+                Ok(Next::End)
             }
-            self.tokens.push(token);
-            return Ok(if self.tokens.len() < self.most { Next::Tokens(vec![token]) } else { Next::End });
-        };
-        let field = fields.pop().expect("there is a field while labels are chosen");
-        let last = fields.is_empty();
+        }
+    }
+
+    fn next_token(&mut self, scores: &[f32], chat: &Chat) -> Next {
+        let token = self.choose(scores) as u32;
+        if chat.ends(token) {
+            return Next::End;
+        }
+        self.tokens.push(token);
+        if self.tokens.len() < self.most { Next::Tokens(vec![token]) } else { Next::End }
+    }
+
+    fn next_label(&mut self, scores: &[f32], chat: &Chat) -> Result<Next> {
         let labels = std::mem::take(&mut self.labels);
         let of_labels: Vec<f32> = labels.iter().map(|label| scores[*label as usize]).collect();
         let chosen = self.choose(&of_labels);
-        self.text.push_str(&format!("\"{}\": {}", field.name, field.labels[chosen]));
         self.tokens.push(labels[chosen]);
+        let Form::Object(fields) = &mut self.form else { unreachable!("labels are those of an object") };
+        let field = fields.pop().expect("there is a field while labels are chosen");
+        let last = fields.is_empty();
+        self.text.push_str(&format!("\"{}\": {}", field.name, field.labels[chosen]));
         if last {
             self.text.push('}');
             return Ok(Next::End);
@@ -91,7 +115,7 @@ impl Speech {
 
     /// The finished answer.
     pub(super) fn finish(&self, chat: &Chat) -> Result<String> {
-        if self.fields.is_some() { Ok(self.text.clone()) } else { chat.text(&self.tokens) }
+        if let Form::Text = self.form { chat.text(&self.tokens) } else { Ok(self.text.clone()) }
     }
 
     /// Tokens of the answer so far.
@@ -101,7 +125,8 @@ impl Speech {
 
     /// The tokens up to where the labels of the next field part, which become the next choice.
     fn forced(&mut self, chat: &Chat) -> Result<Vec<u32>> {
-        let field = self.fields.as_ref().and_then(|fields| fields.last()).expect("a field is left");
+        let Form::Object(fields) = &self.form else { unreachable!("labels are those of an object") };
+        let field = fields.last().expect("a field is left");
         let with = |label: &String| chat.tokens(&format!("{}\"{}\": {label}", self.text, field.name));
         let spelled = field.labels.iter().map(with).collect::<Result<Vec<_>>>()?;
         let parts = |tokens: &Vec<u32>| {
@@ -147,6 +172,38 @@ impl Speech {
         });
         drawn.map_or(best, |(place, _)| *place)
     }
+}
+
+/// The answers' log-probabilities as a JSON object, in their order.
+///
+/// An answer has the probability of every token that it begins with, written in small letters, with a capital or in
+/// capitals, after a space or not.
+fn log_probabilities(answers: &[String], scores: &[f32], chat: &Chat) -> Result<String> {
+    let highest = scores.iter().fold(f64::NEG_INFINITY, |highest, score| highest.max(f64::from(*score)));
+    let log_sum = |scores: &mut dyn Iterator<Item = f32>| {
+        highest + scores.map(|score| (f64::from(score) - highest).exp()).sum::<f64>().ln()
+    };
+    let all = log_sum(&mut scores.iter().copied());
+    let mut object = serde_json::Map::new();
+    for answer in answers {
+        let tokens = beginnings(answer, chat)?;
+        let own = log_sum(&mut tokens.iter().map(|token| scores[*token as usize]));
+        object.insert(answer.clone(), Value::from(own - all));
+    }
+    Ok(Value::Object(object).to_string())
+}
+
+/// The first tokens of the ways to write an answer, each once.
+fn beginnings(answer: &str, chat: &Chat) -> Result<BTreeSet<u32>> {
+    let capital: String = answer.chars().take(1).flat_map(char::to_uppercase).chain(answer.chars().skip(1)).collect();
+    let mut tokens = BTreeSet::new();
+    for written in [answer.to_lowercase(), capital, answer.to_uppercase()] {
+        tokens.extend(chat.tokens(&written)?.first());
+        // Where a space is a token of its own, it begins every word.
+        let spaced = chat.tokens(&format!(" {written}"))?;
+        tokens.extend(spaced.first().filter(|first| chat.text(&[**first]).is_ok_and(|text| !text.trim().is_empty())));
+    }
+    Ok(tokens)
 }
 
 /// The fields of an object whose values are enumerated, the first one last.
@@ -247,6 +304,26 @@ mod tests {
         let mut speech = Speech::new(&narrow).unwrap();
         speech.next(&scores, &chat).unwrap();
         assert_eq!(speech.tokens, [1], "the likeliest alone makes half of the probability");
+    }
+
+    /// Among 258 tokens with score 0, "y" and "n" have 1 and "N" 2; "Y" is a beginning of "yes" too.
+    #[test]
+    fn answers_are_scored_by_the_tokens_they_begin_with() {
+        let chat = chat();
+        let mut scores = above(&chat, "y");
+        scores[chat.tokens("n").unwrap()[0] as usize] = 1.0;
+        scores[chat.tokens("N").unwrap()[0] as usize] = 2.0;
+        let request = Request { parameters: Parameters::scores(&["yes", "no"]), ..request(None, 0.0, 0) };
+        let mut speech = Speech::new(&request).unwrap();
+        assert!(speech.opening(&chat).unwrap().is_empty());
+        assert_eq!(speech.next(&scores, &chat).unwrap(), Next::End);
+        let answer: Value = serde_json::from_str(&speech.finish(&chat).unwrap()).unwrap();
+        let expected = |mass: f64| (mass / (255.0 + 2.0 * 1_f64.exp() + 2_f64.exp())).ln();
+        let (yes, no) = (1.0 + 1_f64.exp(), 1_f64.exp() + 2_f64.exp());
+        for (name, mass) in [("yes", yes), ("no", no)] {
+            assert!((answer[name].as_f64().unwrap() - expected(mass)).abs() < 1e-6, "{answer}");
+        }
+        assert_eq!(speech.length(), 0, "nothing is written");
     }
 
     #[test]
