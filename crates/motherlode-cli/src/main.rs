@@ -14,6 +14,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
+use motherlode_engine::{Device, DeviceEngine};
 
 use crate::terminal::{Mode, Terminal};
 
@@ -55,6 +56,22 @@ struct Knobs {
     out: PathBuf,
 }
 
+/// Where encoders compute.
+#[derive(Args)]
+struct Computing {
+    /// Where encoders compute: `cpu`, `cuda` (the first graphics card of NVIDIA), `cuda:N` (card N), or `auto` (a card if
+    /// there is one that can do the work, else the CPU). Cards compute BERT and XLM-RoBERTa; language models always compute
+    /// on the CPU.
+    #[arg(long, value_name = "DEVICE", default_value_t)]
+    device: Device,
+}
+
+impl Computing {
+    fn engine(&self) -> DeviceEngine {
+        DeviceEngine { device: self.device }
+    }
+}
+
 /// What the verbs over a recipe take.
 #[derive(Args)]
 struct RecipeArguments {
@@ -71,9 +88,9 @@ struct RecipeArguments {
 #[derive(Subcommand)]
 enum Verb {
     /// Run a recipe: all stages of all arms, the comparison, the report. Goes on where it was interrupted.
-    Run(RecipeArguments),
+    Run(recipe::Work),
     /// Tell what a recipe will take (passages, tokens, calls, money, time, disk, memory), before anything is spent.
-    Plan(RecipeArguments),
+    Plan(recipe::Work),
     /// Tell which stages of a recipe are there: keys, sizes, and why the next is missing.
     Status(RecipeArguments),
     /// Write the pages of a recipe anew, from what its stages have made; those of several also side by side.

@@ -11,14 +11,23 @@ use motherlode::recipe::place::Workshop;
 use motherlode::recipe::{plan, settings, status, walk};
 use motherlode_engine::CpuEngine;
 
-use crate::RecipeArguments;
 use crate::terminal::Terminal;
+use crate::{Computing, RecipeArguments};
+
+/// Arguments of the verbs that encode and train.
+#[derive(Args)]
+pub(crate) struct Work {
+    #[command(flatten)]
+    recipe: RecipeArguments,
+    #[command(flatten)]
+    computing: Computing,
+}
 
 /// Runs all variants; prints the comparison and where the page is.
-pub(crate) fn run(arguments: &RecipeArguments, terminal: &Terminal) -> anyhow::Result<String> {
-    let variants = settings::load(&arguments.recipe, &arguments.set)?;
+pub(crate) fn run(Work { recipe, computing }: &Work, terminal: &Terminal) -> anyhow::Result<String> {
+    let variants = settings::load(&recipe.recipe, &recipe.set)?;
     let progress = Progress::new(terminal);
-    let workshop = Workshop::new(&arguments.work, Arc::new(CpuEngine), &progress);
+    let workshop = Workshop::new(&recipe.work, Arc::new(computing.engine()), &progress);
     let finished = walk::run(&workshop, &variants)?;
     terminal.finish();
     Ok(told(&finished))
@@ -57,10 +66,10 @@ fn told(finished: &Finished) -> String {
 }
 
 /// Prints what the recipe will take.
-pub(crate) fn plan(arguments: &RecipeArguments, terminal: &Terminal) -> anyhow::Result<String> {
-    let variants = settings::load(&arguments.recipe, &arguments.set)?;
+pub(crate) fn plan(Work { recipe, computing }: &Work, terminal: &Terminal) -> anyhow::Result<String> {
+    let variants = settings::load(&recipe.recipe, &recipe.set)?;
     let progress = Progress::new(terminal);
-    let workshop = Workshop::new(&arguments.work, Arc::new(CpuEngine), &progress);
+    let workshop = Workshop::new(&recipe.work, Arc::new(computing.engine()), &progress);
     Ok(plan::plan(&workshop, &variants)?.to_string())
 }
 

@@ -20,7 +20,7 @@ use motherlode_engine::CpuEngine;
 use serde::de::DeserializeOwned;
 
 use crate::terminal::Terminal;
-use crate::{Knobs, Section};
+use crate::{Computing, Knobs, Section};
 
 /// Which queries.
 #[derive(Clone, Copy, ValueEnum)]
@@ -213,12 +213,14 @@ pub(crate) struct Encode {
     #[arg(long)]
     model: PathBuf,
     #[command(flatten)]
+    computing: Computing,
+    #[command(flatten)]
     knobs: Knobs,
 }
 
 impl Encode {
     pub(crate) fn run(&self, terminal: &Terminal) -> anyhow::Result<String> {
-        let (dataset, model, engine) = (dataset(&self.dataset)?, Artefact::open(&self.model)?, CpuEngine);
+        let (dataset, model, engine) = (dataset(&self.dataset)?, Artefact::open(&self.model)?, self.computing.engine());
         let splits: Vec<Split> =
             Split::ALL.into_iter().filter(|split| dataset.partitions.iter().any(|p| p.has(*split))).collect();
         let inputs = encode::EncodeInputs {
@@ -591,6 +593,8 @@ pub(crate) struct Train {
     #[arg(long, value_name = "FOLDER")]
     watch: Option<PathBuf>,
     #[command(flatten)]
+    computing: Computing,
+    #[command(flatten)]
     knobs: Knobs,
 }
 
@@ -602,7 +606,7 @@ impl Train {
         let (model, candidates) = (Artefact::open(&self.model)?, optional(self.candidates.as_deref())?);
         let judgements = optional(self.judgements.as_deref())?;
         let name = model.manifest().config["name"].as_str().unwrap_or("model").to_owned();
-        let engine = CpuEngine;
+        let engine = self.computing.engine();
         let inputs = train::TrainInputs {
             dataset: &dataset,
             batches: &batches?,

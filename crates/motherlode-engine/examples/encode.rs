@@ -1,6 +1,7 @@
 //! Our side of `benches/run encode`: from texts to vectors.
 //!
-//! Arguments: the model's folder, a JSON list of texts, the most tokens of a text, a file for the vectors, `f32` or `bf16`.
+//! Arguments: the model's folder, a JSON list of texts, the most tokens of a text, a file for the vectors, `f32` or `bf16`,
+//! and, where it is not the CPU, the device.
 
 mod limit;
 #[path = "../../motherlode/examples/side/mod.rs"]
@@ -13,14 +14,15 @@ use motherlode::corpus::Passage;
 use motherlode::encode::{EncoderConfig, EncoderInput, TextEncoder};
 use motherlode::engine::Precision;
 use motherlode::{Error, Result};
-use motherlode_engine::CpuEngine;
+use motherlode_engine::{Device, DeviceEngine};
 use serde_json::json;
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [model, texts, length, out, precision] = &arguments[..] else {
-        return Err(Error::config("expected: encode MODEL TEXTS LENGTH OUT PRECISION"));
+    let [model, texts, length, out, precision, device @ ..] = &arguments[..] else {
+        return Err(Error::config("expected: encode MODEL TEXTS LENGTH OUT PRECISION [DEVICE]"));
     };
+    let engine = DeviceEngine { device: device.first().map_or(Ok(Device::Cpu), |device| device.parse())? };
     let (model, out) = (Path::new(model), PathBuf::from(out));
     let passage_length =
         length.parse::<usize>().map_err(|_| Error::config(format!("`{length}`: expected a number")))?;
@@ -30,7 +32,7 @@ fn main() -> Result<()> {
     let passages: Vec<Passage<'_>> = texts.iter().map(|text| Passage { id: "", title: "", text }).collect();
     let precision = parse(precision)?;
     let config = EncoderConfig { passage_length, precision, ..EncoderConfig::default() };
-    let encoder = TextEncoder::open(&CpuEngine, model, &config)?;
+    let encoder = TextEncoder::open(&engine, model, &config)?;
     let batch = EncoderInput::open(model, &config)?.passages(&passages)?;
     let ready = json!({
         "tokens": batch.tokens(), "flop": limit::forward_flop(model, &batch), "peak": limit::peak(),

@@ -1,7 +1,8 @@
 //! Our side of `benches/run train-step`: forward, contrastive loss, backward, optimiser step.
 //!
 //! Arguments: the model's folder, a JSON list of steps (`queries`, and `columns` of passages: the positives, then each
-//! query's first negative, and so on; all as token ids), the temperature, the rate, `f32` or `bf16`.
+//! query's first negative, and so on; all as token ids), the temperature, the rate, `f32` or `bf16`, and, where it is not
+//! the CPU, the device.
 
 mod limit;
 #[path = "../../motherlode/examples/side/mod.rs"]
@@ -15,7 +16,7 @@ use motherlode::index::exact::Similarity;
 use motherlode::sample::Provenance;
 use motherlode::train::loss::{LossInput, LossOptions, LossRow, Reading, contrastive};
 use motherlode::{Error, Result};
-use motherlode_engine::CpuEngine;
+use motherlode_engine::{Device, DeviceEngine};
 use serde::Deserialize;
 use serde_json::json;
 
@@ -48,9 +49,10 @@ impl From<Tokens> for Step {
 
 fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [model, batches, temperature, rate, precision] = &arguments[..] else {
-        return Err(Error::config("expected: train_step MODEL BATCHES TEMPERATURE RATE PRECISION"));
+    let [model, batches, temperature, rate, precision, device @ ..] = &arguments[..] else {
+        return Err(Error::config("expected: train_step MODEL BATCHES TEMPERATURE RATE PRECISION [DEVICE]"));
     };
+    let engine = DeviceEngine { device: device.first().map_or(Ok(Device::Cpu), |device| device.parse())? };
     let number = |text: &str| text.parse::<f32>().map_err(|_| Error::config(format!("`{text}`: expected a number")));
     let (temperature, rate) = (number(temperature)?, number(rate)?);
     let (folder, path) = (Path::new(model), Path::new(batches));
@@ -58,7 +60,7 @@ fn main() -> Result<()> {
     let steps: Vec<Tokens> = serde_json::from_str(&text).map_err(|error| Error::file(path, error.to_string()))?;
     let steps: Vec<Step> = steps.into_iter().map(Step::from).collect();
     let options = LoadOptions { precision: parse(precision)?, ..LoadOptions::default() };
-    let mut model = CpuEngine.trainable(folder, &options)?;
+    let mut model = engine.trainable(folder, &options)?;
     let options = LossOptions {
         similarity: Similarity::Cosine,
         temperature,

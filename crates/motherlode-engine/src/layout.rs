@@ -200,6 +200,17 @@ impl Layout {
         BlockParameters::of(cut_mut(values, self.blocks[layer].sizes))
     }
 
+    /// Where the embeddings' parameters stand.
+    pub(crate) fn embedding_places(&self) -> EmbeddingParameters<Range<usize>> {
+        EmbeddingParameters::of(places(0, self.embeddings))
+    }
+
+    /// Where each of the parameters of a layer stands.
+    pub(crate) fn block_places(&self, layer: usize) -> BlockParameters<Range<usize>> {
+        let BlockPlace { start, sizes } = &self.blocks[layer];
+        BlockParameters::of(places(*start, *sizes))
+    }
+
     /// Where the parameters of a layer stand.
     pub(crate) fn place(&self, layer: usize) -> Range<usize> {
         let BlockPlace { start, sizes } = &self.blocks[layer];
@@ -378,6 +389,13 @@ impl Shape {
     }
 }
 
+fn places<const N: usize>(mut start: usize, sizes: [usize; N]) -> [Range<usize>; N] {
+    sizes.map(|size| {
+        start += size;
+        start - size..start
+    })
+}
+
 fn cut<const N: usize>(mut values: &[f32], sizes: [usize; N]) -> [&[f32]; N] {
     sizes.map(|size| {
         let (part, rest) = values.split_at(size);
@@ -422,6 +440,9 @@ mod tests {
         assert_eq!(block.contract_weight.last(), Some(&last("encoder.layer.1.output.dense.weight")));
         assert_eq!(block.output_norm_bias.last(), Some(&(layout.parameters() as f32 - 1.0)));
         assert_eq!(layout.embeddings(&parameters).norm_bias.last(), Some(&last("embeddings.LayerNorm.bias")));
+        assert_eq!(&parameters[layout.block_places(1).expand_bias], block.expand_bias);
+        let embeddings = layout.embeddings(&parameters);
+        assert_eq!(&parameters[layout.embedding_places().position], embeddings.position);
     }
 
     #[test]

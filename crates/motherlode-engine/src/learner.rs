@@ -22,10 +22,7 @@ use crate::optimizer::{Gradient, Optimizer};
 use crate::peft;
 use crate::shape::Placement;
 use crate::span::{Masks, Span, longest_first};
-use crate::weights::{read_values, write_values};
-
-/// What opens a training state; the last byte is the version of the format.
-const MAGIC: &[u8; 8] = b"MLSTATE\x01";
+use crate::state;
 
 /// A network in training.
 #[derive(Debug)]
@@ -225,36 +222,17 @@ impl Learner {
         Ok(report)
     }
 
-    /// Format: [`MAGIC`], number of parameters and steps (u64), weights, first and second moments (f32); little-endian.
+    /// Writes what [`restore`](Self::restore) reads.
     pub(crate) fn write_state(&self, output: &mut dyn Write) -> Result<()> {
-        let write = |output: &mut dyn Write| {
-            output.write_all(MAGIC)?;
-            let (_, weights) = self.network.trained();
-            output.write_all(&(weights.len() as u64).to_le_bytes())?;
-            output.write_all(&self.optimizer.steps.to_le_bytes())?;
-            let parts = [weights, &self.optimizer.first, &self.optimizer.second];
-            parts.into_iter().try_for_each(|part| write_values(output, part))
-        };
-        write(output).map_err(|error| Error::data(format!("training state not written: {error}")))
+        let (_, weights) = self.network.trained();
+        state::write(output, self.optimizer.steps, [weights, &self.optimizer.first, &self.optimizer.second])
     }
 
     /// After an error the encoder must not be used: part of the state may have been read.
     pub(crate) fn restore(&mut self, input: &mut dyn Read) -> Result<()> {
-        let unread = |error: std::io::Error| Error::data(format!("training state not read: {error}; it is truncated"));
-        let mut header = [[0; 8]; 3];
-        header.iter_mut().try_for_each(|field| input.read_exact(field)).map_err(unread)?;
-        let [magic, parameters, steps] = header;
-        if magic != *MAGIC {
-            return Err(Error::data("training state: expected a state that this version wrote, got something else"));
-        }
         let (layout, weights) = self.network.trained_mut();
-        let (expected, got) = (weights.len() as u64, u64::from_le_bytes(parameters));
-        if expected != got {
-            return Err(Error::shape("training state", format!("{expected} parameters"), got));
-        }
         let parts = [weights, &mut self.optimizer.first, &mut self.optimizer.second];
-        parts.into_iter().try_for_each(|part| read_values(input, part)).map_err(unread)?;
-        self.optimizer.steps = u64::from_le_bytes(steps);
+        self.optimizer.steps = state::read(input, parts)?;
         self.optimizer.revive(layout.words());
         self.gradient.clear();
         self.weights_changed();

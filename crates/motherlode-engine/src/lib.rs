@@ -9,6 +9,8 @@
 //!
 //! Language models are read from GGUF files and continue texts, on the same blocks.
 //!
+//! BERT and XLM-RoBERTa also compute on a graphics card of NVIDIA (`cuda`), if [`DeviceEngine`] is told so.
+//!
 //! From the outside in: `trainer` and `network` (the encoder), `block` (one transformer block), [`kernel`] (slices).
 //! The families differ by data alone: `families` makes a `shape` of a configuration, and `names` has the tensors' names.
 #![cfg_attr(
@@ -25,6 +27,8 @@
 mod adapter;
 mod block;
 mod config;
+mod cuda;
+mod device;
 mod families;
 mod footprint;
 mod gradient;
@@ -39,6 +43,7 @@ mod optimizer;
 mod peft;
 mod shape;
 mod span;
+mod state;
 pub mod tiny;
 mod trainable_lm;
 mod trainer;
@@ -54,6 +59,7 @@ use motherlode::engine::{
 use motherlode::gguf::Gguf;
 
 use crate::config::ModelFolder;
+pub use crate::device::{Device, DeviceEngine};
 use crate::footprint::Planner;
 use crate::language_model::Decoder;
 use crate::network::Network;

@@ -2,8 +2,8 @@
 
 use std::sync::Mutex;
 
+use motherlode::Result;
 use motherlode::engine::{Embeddings, Precision, TokenBatch};
-use motherlode::{Error, Result};
 use rayon::prelude::*;
 
 use crate::adapter::Adapters;
@@ -146,7 +146,7 @@ impl Network {
 
     /// One vector a sequence. The batch is cut into spans, each of which one thread takes through all blocks.
     pub(crate) fn encode(&self, batch: &TokenBatch, masks: Masks) -> Result<Embeddings> {
-        self.check(batch)?;
+        self.shape.check_batch(batch)?;
         let spans = Span::cut(batch, masks);
         let mut embeddings = Embeddings::zeros(batch.len(), self.shape.hidden);
         let rows = self.rows(&spans, embeddings.values_mut());
@@ -235,22 +235,5 @@ impl Network {
             adapters: self.adapters.as_ref().map(|adapters| adapters.layer(layer, self.unit)),
             unit: self.unit,
         }
-    }
-
-    /// Refuses empty and over-long sequences and unknown tokens.
-    pub(crate) fn check(&self, batch: &TokenBatch) -> Result<()> {
-        for index in 0..batch.len() {
-            let (sequence, longest) = (batch.sequence(index), self.shape.longest);
-            if sequence.is_empty() || sequence.len() > longest {
-                let what = format!("sequence {index} of the batch");
-                return Err(Error::shape(what, format!("1 to {longest} tokens"), sequence.len()));
-            }
-            if let Some(token) = sequence.iter().find(|token| **token as usize >= self.shape.vocabulary) {
-                let what = format!("sequence {index} of the batch");
-                let vocabulary = format!("token ids below the vocabulary's size {}", self.shape.vocabulary);
-                return Err(Error::shape(what, vocabulary, token));
-            }
-        }
-        Ok(())
     }
 }

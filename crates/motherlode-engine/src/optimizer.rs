@@ -99,34 +99,16 @@ impl Optimizer {
         let norm = gradient.norm(&layout.words());
         if !norm.is_finite() {
             gradient.clear();
-            let steps = self.steps;
-            return Err(Error::data(format!(
-                "the gradient after {steps} steps is not finite; lower the learning rate"
-            )));
+            return Err(not_finite(self.steps));
         }
         self.steps += 1;
-        let step = self.constants(rate, norm);
+        let step = constants(&self.config, self.steps, rate, norm);
         let words = layout.words();
         self.move_words(&step, &mut weights[words.clone()], gradient);
         for tensor in layout.tensors.iter().filter(|tensor| tensor.place.start >= words.end) {
             self.move_tensor(&step, tensor, &mut weights[tensor.place.clone()], gradient);
         }
         Ok(StepReport { gradient_norm: norm })
-    }
-
-    fn constants(&self, rate: f32, norm: f32) -> Step {
-        let OptimizerConfig { beta1, beta2, epsilon, weight_decay, max_gradient_norm, .. } = self.config;
-        let correction = |beta: f32| 1.0 - f64::from(beta).powf(self.steps as f64);
-        let clip = if max_gradient_norm > 0.0 { (max_gradient_norm / (norm + 1e-6)).min(1.0) } else { 1.0 };
-        Step {
-            beta1,
-            beta2,
-            epsilon,
-            rate: (f64::from(rate) / correction(beta1)) as f32,
-            correction: correction(beta2).sqrt() as f32,
-            decay: 1.0 - rate * weight_decay,
-            clip,
-        }
     }
 
     fn move_tensor(&mut self, step: &Step, tensor: &Tensor, weights: &mut [f32], gradient: &mut Gradient) {
@@ -193,7 +175,29 @@ impl Words<'_> {
     }
 }
 
-fn check(config: &OptimizerConfig) -> Result<()> {
+/// The error of a gradient that is not finite, after so many steps.
+pub(crate) fn not_finite(steps: u64) -> Error {
+    Error::data(format!("the gradient after {steps} steps is not finite; lower the learning rate"))
+}
+
+/// What step number `steps`, counted from 1, does at `rate` with a gradient of this norm.
+pub(crate) fn constants(config: &OptimizerConfig, steps: u64, rate: f32, norm: f32) -> Step {
+    let OptimizerConfig { beta1, beta2, epsilon, weight_decay, max_gradient_norm, .. } = *config;
+    let correction = |beta: f32| 1.0 - f64::from(beta).powf(steps as f64);
+    let clip = if max_gradient_norm > 0.0 { (max_gradient_norm / (norm + 1e-6)).min(1.0) } else { 1.0 };
+    Step {
+        beta1,
+        beta2,
+        epsilon,
+        rate: (f64::from(rate) / correction(beta1)) as f32,
+        correction: correction(beta2).sqrt() as f32,
+        decay: 1.0 - rate * weight_decay,
+        clip,
+    }
+}
+
+/// Refuses settings out of range.
+pub(crate) fn check(config: &OptimizerConfig) -> Result<()> {
     let share = |value: f32| (0.0..1.0).contains(&value);
     let amount = |value: f32| value.is_finite() && value >= 0.0;
     let ranges = [

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use motherlode::engine::TokenBatch;
 use motherlode::{Error, Result};
 
 use crate::kernel::gated::Gate;
@@ -133,6 +134,23 @@ impl Shape {
             Activation::Gelu => self.inner,
             Activation::Gated(_) => 2 * self.inner,
         }
+    }
+
+    /// Refuses empty and over-long sequences and unknown tokens.
+    pub(crate) fn check_batch(&self, batch: &TokenBatch) -> Result<()> {
+        for index in 0..batch.len() {
+            let (sequence, longest) = (batch.sequence(index), self.longest);
+            if sequence.is_empty() || sequence.len() > longest {
+                let what = format!("sequence {index} of the batch");
+                return Err(Error::shape(what, format!("1 to {longest} tokens"), sequence.len()));
+            }
+            if let Some(token) = sequence.iter().find(|token| **token as usize >= self.vocabulary) {
+                let what = format!("sequence {index} of the batch");
+                let vocabulary = format!("token ids below the vocabulary's size {}", self.vocabulary);
+                return Err(Error::shape(what, vocabulary, token));
+            }
+        }
+        Ok(())
     }
 
     /// Refuses sizes that are zero or do not fit together; `path` is where they come from.

@@ -54,7 +54,7 @@ impl CpuTrainableLm {
 
     /// Mean loss of the tokens that `predicted` marks; with `learns`, its gradient is added.
     fn pass(&mut self, batch: &TokenBatch, predicted: &[bool], masks: Masks, learns: bool) -> Result<f64> {
-        self.learner.network.check(batch)?;
+        self.learner.network.shape.check_batch(batch)?;
         let count = check(batch, predicted)?;
         let spans = Span::cut(batch, masks);
         let recomputation = self.learner.planner.recomputation(&spans)?;

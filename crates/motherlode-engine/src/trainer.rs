@@ -33,6 +33,12 @@ impl CpuTrainable {
         Ok(Self { learner: Learner::open(&folder, options)?, kept: None, config: folder.config })
     }
 
+    /// The accumulated gradient.
+    #[cfg(test)]
+    pub(crate) fn gradient(&self) -> &[f32] {
+        &self.learner.gradient.values
+    }
+
     /// Writes the vectors of spans whose token vectors are kept.
     fn pool(&self, spans: &[Span], out: &mut [f32]) {
         let Learner { network, memory, .. } = &self.learner;
@@ -76,7 +82,7 @@ impl Encoder for CpuTrainable {
 
 impl Trainable for CpuTrainable {
     fn forward(&mut self, batch: &TokenBatch, step: u64) -> Result<Embeddings> {
-        self.learner.network.check(batch)?;
+        self.learner.network.shape.check_batch(batch)?;
         let masks = self.learner.masks(step);
         let spans = Span::cut(batch, masks);
         let recomputation = self.learner.planner.recomputation(&spans)?;
@@ -95,7 +101,7 @@ impl Trainable for CpuTrainable {
         if expected != got {
             return Err(Error::shape("gradient of the embeddings", format!("{expected:?}"), format!("{got:?}")));
         }
-        self.learner.network.check(batch)?;
+        self.learner.network.shape.check_batch(batch)?;
         let spans = Span::cut(batch, self.learner.masks(step));
         let kept = self.kept.take().filter(|(kept, of_step, _)| *of_step == step && kept == batch);
         let is_kept = kept.is_some();

@@ -64,6 +64,11 @@ impl Default for EncoderConfig {
 }
 
 impl EncoderConfig {
+    /// How an encoder is read for this.
+    fn options(&self) -> LoadOptions {
+        LoadOptions { layers: self.layers, precision: self.precision, ..LoadOptions::default() }
+    }
+
     /// Checks the ranges.
     pub fn validate(&self) -> Result<()> {
         let positive = [
@@ -127,7 +132,7 @@ impl TextEncoder {
     /// Opens the model in `folder`.
     pub fn open(engine: &dyn Engine, folder: &Path, config: &EncoderConfig) -> Result<Self> {
         let input = EncoderInput::open(folder, config)?;
-        let options = LoadOptions { layers: config.layers, precision: config.precision, ..LoadOptions::default() };
+        let options = config.options();
         let longest = config.query_length.max(config.passage_length);
         check_memory(&engine.encoding_footprint(folder, &options, longest)?)?;
         let encoder = engine.encoder(folder, &options)?;
@@ -242,8 +247,11 @@ pub fn encode(
         Outcome::UpToDate(artefact) => return Ok(artefact),
         Outcome::Write(draft) => draft,
     };
+    let device = format!("encoded on {}", inputs.engine.device(inputs.model, &config.options())?);
+    progress.say(&device);
     let encoder = TextEncoder::open(inputs.engine, inputs.model, config)?;
     let mut summary = Summary::default();
+    summary.note(device);
     summary.value(DIMENSION, encoder.dimension() as f64);
     for partition in &inputs.dataset.partitions {
         write_passages(&mut draft, partition, &encoder, progress)?;

@@ -31,6 +31,8 @@ pub(super) struct Trainer<'a> {
     model: Box<dyn Trainable>,
     schedule: Schedule,
     loss: LossOptions,
+    /// Where the model computes.
+    device: String,
     /// What the largest step takes at most.
     footprint: Footprint,
     pub(super) state: LoopState,
@@ -56,6 +58,7 @@ impl<'a> Trainer<'a> {
             adapter: None,
         };
         let lengths = steps.longest_lengths(inputs.encoder);
+        let device = inputs.engine.device(inputs.base.folder, &options)?;
         let footprint = inputs.engine.training_footprint(inputs.base.folder, &options, &lengths)?;
         let mut model = inputs.engine.trainable(inputs.base.folder, &options)?;
         let checkpoints = Checkpoints::new(scratch);
@@ -72,6 +75,7 @@ impl<'a> Trainer<'a> {
             checkpoints,
             watch,
             model,
+            device,
             footprint,
             state,
         })
@@ -79,6 +83,7 @@ impl<'a> Trainer<'a> {
 
     /// Goes on to the last step, or until patience ends.
     pub(super) fn run(&mut self, progress: &Progress<'_>) -> Result<()> {
+        progress.say(&format!("training on {}", self.device));
         progress.say(&format!("memory for the largest step at most {}", self.footprint));
         self.begin(progress);
         loop {
@@ -176,6 +181,7 @@ impl<'a> Trainer<'a> {
         summary.value("least τ·ln ω", least);
         summary.value("greatest τ·ln ω", most);
         inputs.base.notes.iter().for_each(|note| summary.note(note));
+        summary.note(format!("trained on {}", self.device));
         self.judge_outcome(&mut summary);
         if self.config.validation.pool == Pool::Reduced {
             let passages = self.validation.passages();

@@ -1,0 +1,68 @@
+//! Which tokens belong together: to a sequence, or to a row of a table.
+
+use std::sync::Arc;
+
+use motherlode::Result;
+
+use super::memory::{Backend, Buffer};
+
+/// Queries or keys of a block of attention: `TILE` of attention.cu.
+const TILE: usize = 32;
+
+/// The sequences of a batch, laid end to end.
+#[derive(Debug)]
+pub(crate) struct Sequences {
+    pub(crate) tokens: usize,
+    pub(crate) count: usize,
+    /// The first token of each sequence, and the number of all tokens.
+    pub(super) starts: Buffer<i32>,
+    /// The sequence and the first row in it of each block of attention.
+    pub(super) tiles: Buffer<i32>,
+}
+
+impl Sequences {
+    /// Sequences of these lengths.
+    pub(crate) fn new(backend: &Arc<dyn Backend>, lengths: &[usize]) -> Result<Self> {
+        let (mut starts, mut tiles) = (vec![0], Vec::new());
+        for (index, length) in lengths.iter().enumerate() {
+            starts.push(starts[index] + *length as i32);
+            tiles.extend((0..*length).step_by(TILE).flat_map(|first| [index as i32, first as i32]));
+        }
+        Ok(Self {
+            tokens: lengths.iter().sum(),
+            count: lengths.len(),
+            starts: Buffer::of(backend, &starts)?,
+            tiles: Buffer::of(backend, &tiles)?,
+        })
+    }
+}
+
+/// Which tokens have a gradient for which rows of a table: for each row its tokens, in order.
+#[derive(Debug)]
+pub(crate) struct Scattering {
+    pub(super) count: usize,
+    pub(super) rows: Buffer<i32>,
+    /// Where the tokens of each row begin in `order`, and its length.
+    pub(super) starts: Buffer<i32>,
+    pub(super) order: Buffer<i32>,
+}
+
+impl Scattering {
+    /// Token i has a gradient for row `rows[i]`.
+    pub(crate) fn new(backend: &Arc<dyn Backend>, rows: &[i32]) -> Result<Self> {
+        let mut order: Vec<i32> = (0..rows.len() as i32).collect();
+        order.sort_by_key(|token| rows[*token as usize]);
+        let (mut distinct, mut starts) = (Vec::new(), Vec::new());
+        for (place, token) in order.iter().enumerate() {
+            let row = rows[*token as usize];
+            if distinct.last() != Some(&row) {
+                distinct.push(row);
+                starts.push(place as i32);
+            }
+        }
+        starts.push(order.len() as i32);
+        let [rows, starts, order] = [distinct, starts, order].map(|values| Buffer::of(backend, &values));
+        let rows = rows?;
+        Ok(Self { count: rows.length(), rows, starts: starts?, order: order? })
+    }
+}

@@ -1,0 +1,198 @@
+//! The bytes that encoding and training take on a card, from the sizes alone; and what is computed twice so that a
+//! step fits.
+//!
+//! The counterpart of `crate::footprint`: every buffer of `network` and `trainable` that grows with the model or with
+//! the batch is counted here, and a test compares with what is allocated.
+
+use std::ops::Range;
+
+use motherlode::engine::{Footprint, LoadOptions, Precision, Recomputation};
+use motherlode::memory::readable;
+use motherlode::{Error, Result};
+
+use crate::layout::Layout;
+use crate::shape::Shape;
+
+/// Bytes of a value.
+const VALUE: usize = size_of::<f32>();
+/// Bytes of a rounded value.
+const ROUNDED: usize = size_of::<u16>();
+/// Bytes of an index.
+const INDEX: usize = size_of::<i32>();
+/// Rows of a part of a column sum, and values of a part of a norm: those of reduction.cu.
+const PARTS: [usize; 2] = [256, 4096];
+
+/// Plans the memory of an encoder of one shape.
+#[derive(Debug)]
+pub(crate) struct CardPlan {
+    shape: Shape,
+    parameters: usize,
+    /// Parameters that are rounded for the products; none in f32.
+    rounded: usize,
+    /// Bytes that may be taken.
+    limit: u64,
+    /// What `limit` comes from, for messages.
+    limited_by: &'static str,
+}
+
+impl CardPlan {
+    /// A plan for what `options` say, on a card with so many bytes `free`.
+    pub(crate) fn new(shape: &Shape, options: &LoadOptions, free: u64) -> Self {
+        let layout = Layout::new(shape);
+        let parameters = layout.parameters();
+        Self {
+            parameters,
+            rounded: if options.precision == Precision::Bf16 { parameters - layout.place(0).start } else { 0 },
+            limit: options.memory.unwrap_or(free / 10 * 9),
+            limited_by: if options.memory.is_some() {
+                "`memory` allows"
+            } else {
+                "9/10 of what is free on the card are"
+            },
+            shape: shape.clone(),
+        }
+    }
+
+    /// What encoding takes of sequences of up to `longest` tokens, one at a time at least.
+    ///
+    /// # Errors
+    /// It does not fit.
+    pub(crate) fn encoding(&self, longest: usize) -> Result<Footprint> {
+        let (longest, fixed) = (longest.min(self.shape.longest), self.weights());
+        let footprint = Footprint { weights: fixed, scratch: self.passing(longest) as u64, ..Footprint::default() };
+        if footprint.total() > self.limit {
+            let (limit, limited) = (readable(self.limit), self.limited_by);
+            let message = format!("encoding takes {footprint}, but only {limit} {limited}; take a smaller model");
+            return Err(Error::config(message));
+        }
+        Ok(footprint)
+    }
+
+    /// What training takes whose largest step has sequences of `lengths` tokens.
+    ///
+    /// # Errors
+    /// It does not fit.
+    pub(crate) fn training(&self, lengths: &[usize]) -> Result<Footprint> {
+        let lengths: Vec<usize> = lengths.iter().map(|length| (*length).min(self.shape.longest)).collect();
+        let recomputation = self.recomputation(&lengths)?;
+        let groups = self.groups(&lengths, recomputation);
+        let tokens = groups.into_iter().map(|group| lengths[group].iter().sum()).max().unwrap_or(0);
+        Ok(Footprint {
+            weights: self.weights(),
+            optimizer: self.optimizer(),
+            activations: self.pass(tokens, recomputation.layers) as u64,
+            scratch: self.scratch(tokens) as u64,
+            recomputation,
+        })
+    }
+
+    /// The cheapest recomputation of a step of sequences of these lengths that fits.
+    pub(crate) fn recomputation(&self, lengths: &[usize]) -> Result<Recomputation> {
+        let tokens = lengths.iter().sum();
+        for layers in [false, true] {
+            if self.fits(tokens, layers) {
+                return Ok(Recomputation { layers, groups: 1 });
+            }
+        }
+        let longest = lengths.iter().copied().max().unwrap_or(0);
+        if !self.fits(longest, true) {
+            return Err(self.refuse(longest));
+        }
+        let recomputation = Recomputation { layers: true, groups: 2 };
+        Ok(Recomputation { groups: self.groups(lengths, recomputation).len(), ..recomputation })
+    }
+
+    /// The groups of sequences that go through the encoder one after the other.
+    pub(crate) fn groups(&self, lengths: &[usize], recomputation: Recomputation) -> Vec<Range<usize>> {
+        cut(lengths, |tokens| recomputation.groups == 1 || self.fits(tokens, recomputation.layers))
+    }
+
+    /// The groups of sequences that are encoded one after the other.
+    pub(crate) fn encoded(&self, lengths: &[usize], taken: u64) -> Vec<Range<usize>> {
+        cut(lengths, |tokens| taken + self.passing(tokens) as u64 <= self.limit)
+    }
+
+    fn fits(&self, tokens: usize, layers_again: bool) -> bool {
+        self.step(tokens, layers_again) <= self.limit
+    }
+
+    /// What a step of so many tokens takes in all.
+    fn step(&self, tokens: usize, layers_again: bool) -> u64 {
+        self.weights() + self.optimizer() + (self.pass(tokens, layers_again) + self.scratch(tokens)) as u64
+    }
+
+    fn refuse(&self, tokens: usize) -> Error {
+        let fitting = (1..tokens).rev().find(|tokens| self.fits(*tokens, true));
+        let remedy = match fitting {
+            Some(fitting) => format!("cut texts to {fitting} tokens, or keep fewer layers"),
+            None => "take a smaller model".to_owned(),
+        };
+        let (needed, limit, limited) = (readable(self.step(tokens, true)), readable(self.limit), self.limited_by);
+        Error::config(format!(
+            "a training step of one sequence of {tokens} tokens takes {needed}, but only {limit} {limited}; {remedy}"
+        ))
+    }
+
+    /// The weights.
+    pub(crate) fn weights(&self) -> u64 {
+        (VALUE * self.parameters + ROUNDED * self.rounded) as u64
+    }
+
+    /// The gradient, the moments, and the parts of the gradient's norm.
+    pub(crate) fn optimizer(&self) -> u64 {
+        (VALUE * 3 * self.parameters + 2 * VALUE * self.parameters.div_ceil(PARTS[1])) as u64
+    }
+
+    /// What a token leaves in a block, in values.
+    fn kept(&self) -> usize {
+        let Shape { hidden, heads, inner, .. } = self.shape;
+        let norms = 2 * (hidden + 1);
+        self.shape.projected() + self.shape.context() + heads + norms + hidden + inner
+    }
+
+    /// What a pass with a way back leaves.
+    fn pass(&self, tokens: usize, layers_again: bool) -> usize {
+        let (hidden, layers) = (self.shape.hidden, self.shape.layers.len());
+        let blocks = if layers_again { 1 } else { layers };
+        VALUE * tokens * (layers * hidden + blocks * self.kept() + 2 * hidden + 1)
+    }
+
+    /// Working memory of both directions.
+    fn scratch(&self, tokens: usize) -> usize {
+        let Shape { hidden, heads, inner, .. } = self.shape;
+        let widest = inner.max(self.shape.projected()).max(hidden);
+        let rounded = if self.rounded > 0 { 2 * ROUNDED * widest } else { 0 };
+        let values = 2 * hidden + 2 * inner + self.shape.context() + self.shape.projected() + heads;
+        let parts = VALUE * tokens.div_ceil(PARTS[0]) * widest;
+        tokens * (VALUE * values + rounded) + parts + self.batch(tokens)
+    }
+
+    /// What a pass without a way back takes, working memory included.
+    fn passing(&self, tokens: usize) -> usize {
+        let Shape { hidden, inner, .. } = self.shape;
+        let widest = inner.max(self.shape.context()).max(hidden);
+        let rounded = if self.rounded > 0 { ROUNDED * widest } else { 0 };
+        let values = 2 * hidden + self.kept() + hidden + 1 + hidden + inner;
+        tokens * (VALUE * values + rounded) + self.batch(tokens)
+    }
+
+    /// Tokens, positions, where they stand, and vectors, of which there are at most as many as tokens.
+    fn batch(&self, tokens: usize) -> usize {
+        tokens * (8 * INDEX + 2 * VALUE * self.shape.hidden)
+    }
+}
+
+/// Cuts sequences into groups that are as large as fits, and of one sequence at least.
+fn cut(lengths: &[usize], fits: impl Fn(usize) -> bool) -> Vec<Range<usize>> {
+    let mut groups = Vec::new();
+    let (mut start, mut tokens) = (0, 0);
+    for (index, length) in lengths.iter().enumerate() {
+        if index > start && !fits(tokens + length) {
+            groups.push(start..index);
+            (start, tokens) = (index, 0);
+        }
+        tokens += length;
+    }
+    groups.push(start..lengths.len());
+    groups
+}

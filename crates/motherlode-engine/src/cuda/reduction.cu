@@ -1,0 +1,61 @@
+// Sums of columns and of squares, in two steps: parts of fixed size, then their sum in order.
+
+// Rows of a part of a column sum; a block has 32 columns of one part.
+#define PART_ROWS 256
+// Values of a part of a sum of squares; a block has one.
+#define PART_VALUES 4096
+
+// parts (⌈rows / PART_ROWS⌉ × columns): sums of the columns of `left`, or of left ∘ right where `right` is not null.
+extern "C" __global__ void column_parts(
+    const float* left, const float* right, int rows, int columns, float* parts
+) {
+    __shared__ float sums[8][33];
+    const int lane = threadIdx.x % 32, group = threadIdx.x / 32, column = blockIdx.x * 32 + lane;
+    const int first = blockIdx.y * PART_ROWS, end = min(rows, first + PART_ROWS);
+    float sum = 0.0f;
+    for (int row = first + group; column < columns && row < end; row += 8) {
+        const long long index = (long long)row * columns + column;
+        sum += right ? left[index] * right[index] : left[index];
+    }
+    sums[group][lane] = sum;
+    __syncthreads();
+    if (group == 0 && column < columns) {
+        for (int other = 1; other < 8; other++) {
+            sum += sums[other][lane];
+        }
+        parts[(long long)blockIdx.y * columns + column] = sum;
+    }
+}
+
+// Adds the rows of `parts` to `target`.
+extern "C" __global__ void add_parts(const float* parts, int rows, int columns, float* target) {
+    const long long column = global_place();
+    if (column >= columns) {
+        return;
+    }
+    float sum = 0.0f;
+    for (int row = 0; row < rows; row++) {
+        sum += parts[(long long)row * columns + column];
+    }
+    target[column] += sum;
+}
+
+// parts (⌈count / PART_VALUES⌉): sums of squares.
+extern "C" __global__ void square_parts(const float* values, long long count, double* parts) {
+    __shared__ double sums[THREADS];
+    const long long first = (long long)blockIdx.x * PART_VALUES;
+    double sum = 0.0;
+    for (int place = threadIdx.x; place < PART_VALUES && first + place < count; place += THREADS) {
+        sum += (double)values[first + place] * values[first + place];
+    }
+    sums[threadIdx.x] = sum;
+    for (int distance = THREADS / 2; distance > 0; distance /= 2) {
+        __syncthreads();
+        if (threadIdx.x < distance) {
+            sums[threadIdx.x] += sums[threadIdx.x + distance];
+        }
+    }
+    if (threadIdx.x == 0) {
+        parts[blockIdx.x] = sums[0];
+    }
+}

@@ -1,0 +1,239 @@
+//! Where encoders compute: the processor, a graphics card, or what is there.
+
+use std::fmt;
+use std::path::Path;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use motherlode::engine::{Encoder, Engine, Footprint, LanguageModel, LoadOptions, Precision, Trainable, TrainableLm};
+use motherlode::gguf::Gguf;
+use motherlode::{Error, Result};
+
+use crate::CpuEngine;
+use crate::config::ModelFolder;
+use crate::cuda::card::Card;
+use crate::cuda::kernels::MOST_WIDTH;
+use crate::cuda::memory::Backend;
+use crate::cuda::plan::CardPlan;
+use crate::cuda::trainable::{CardEncoder, CardTrainable};
+use crate::kernel::mask::Mask;
+use crate::kernel::normalise::Kind;
+use crate::shape::{Activation, Layer, Placement, Shape};
+
+/// What a person asks for: `cpu`, `cuda` (the first card), `cuda:N` (card N, counted from 0) or `auto` (a card if
+/// there is one that can do the work, else the processor).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Device {
+    /// The processor.
+    #[default]
+    Cpu,
+    /// A graphics card of NVIDIA, by its number.
+    Cuda(usize),
+    /// The first card if it can do the work, else the processor.
+    Auto,
+}
+
+impl FromStr for Device {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let unknown = || Error::config(format!("device: expected `cpu`, `cuda`, `cuda:N` or `auto`, got `{text}`"));
+        match text {
+            "cpu" => Ok(Self::Cpu),
+            "cuda" => Ok(Self::Cuda(0)),
+            "auto" => Ok(Self::Auto),
+            _ => {
+                let number = text.strip_prefix("cuda:").and_then(|number| number.parse().ok());
+                number.map(Self::Cuda).ok_or_else(unknown)
+            }
+        }
+    }
+}
+
+impl fmt::Display for Device {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Cpu => formatter.write_str("cpu"),
+            Self::Cuda(index) => write!(formatter, "cuda:{index}"),
+            Self::Auto => formatter.write_str("auto"),
+        }
+    }
+}
+
+/// The engine whose encoders compute on a [`Device`]; its language models compute on the processor in any case.
+///
+/// On a card, vectors depend on what else is in the batch by their last digits: what multiplies is chosen by the
+/// sizes.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct DeviceEngine {
+    /// Where encoders compute.
+    pub device: Device,
+}
+
+/// What was chosen for an encoder.
+enum Chosen {
+    /// The processor, and why where that was not asked for.
+    Cpu(Option<Error>),
+    Card(Arc<dyn Backend>),
+}
+
+impl DeviceEngine {
+    /// Chooses for the encoder in `folder`.
+    ///
+    /// # Errors
+    /// A card is asked for by name that is not there or cannot do it.
+    fn choose(self, folder: &ModelFolder, options: &LoadOptions) -> Result<Chosen> {
+        let card = |index| supported(folder, options).and_then(|()| Card::open(index));
+        match self.device {
+            Device::Cpu => Ok(Chosen::Cpu(None)),
+            Device::Cuda(index) => Ok(Chosen::Card(card(index)?)),
+            Device::Auto => Ok(card(0).map_or_else(|error| Chosen::Cpu(Some(error)), Chosen::Card)),
+        }
+    }
+}
+
+/// Whether an encoder has the parts that cards compute, and no others.
+fn is_of_berts_family(shape: &Shape) -> bool {
+    let Shape { norm, biases, tables, .. } = shape;
+    let whole = |layer: &Layer| layer.mask == Mask::NONE && layer.rotary.is_none() && layer.attention_norm;
+    shape.placement == Placement::After
+        && shape.activation == Activation::Gelu
+        && (norm.kind == Kind::Layer && norm.bias && norm.embeddings)
+        && (biases.projection && biases.merge && biases.feed_forward)
+        && (tables.positions > 0 && tables.kinds > 0)
+        && (shape.heads == shape.groups && !shape.head_norms)
+        && shape.layers.iter().all(whole)
+}
+
+/// Refuses what is not written for cards.
+fn supported(folder: &ModelFolder, options: &LoadOptions) -> Result<()> {
+    let shape = &folder.shape;
+    let missing = if !is_of_berts_family(shape) {
+        Some("graphics cards compute BERT and XLM-RoBERTa only, and this is another family".to_owned())
+    } else if shape.width > MOST_WIDTH {
+        Some(format!("graphics cards compute heads of at most {MOST_WIDTH} values, got {}", shape.width))
+    } else if options.lora.is_some() {
+        Some("adapters (`train.lora`) are trained on the CPU only".to_owned())
+    } else if options.optimizer.dropout > 0.0 {
+        Some("there is no dropout on graphics cards; set `train.optimizer.dropout` to 0".to_owned())
+    } else {
+        None
+    };
+    match missing {
+        Some(what) => Err(Error::file(&folder.weights, format!("{what}, or compute on the CPU"))),
+        None => Ok(()),
+    }
+}
+
+impl Engine for DeviceEngine {
+    fn device(&self, folder: &Path, options: &LoadOptions) -> Result<String> {
+        let folder = ModelFolder::open(folder, options)?;
+        Ok(match (self.choose(&folder, options)?, self.device) {
+            (Chosen::Cpu(None), _) => "the CPU".to_owned(),
+            (Chosen::Cpu(Some(error)), _) => format!("the CPU, which `auto` took: {error}"),
+            (Chosen::Card(card), Device::Auto) => format!("{}, found by `auto`", card.name()),
+            (Chosen::Card(card), _) => card.name().to_owned(),
+        })
+    }
+
+    fn encoder(&self, path: &Path, options: &LoadOptions) -> Result<Box<dyn Encoder>> {
+        let folder = ModelFolder::open(path, options)?;
+        match self.choose(&folder, options)? {
+            Chosen::Cpu(_) => CpuEngine.encoder(path, options),
+            Chosen::Card(card) => Ok(Box::new(CardEncoder::open(&card, &folder, options)?)),
+        }
+    }
+
+    fn trainable(&self, path: &Path, options: &LoadOptions) -> Result<Box<dyn Trainable>> {
+        let folder = ModelFolder::open(path, options)?;
+        match self.choose(&folder, options)? {
+            Chosen::Cpu(_) => CpuEngine.trainable(path, options),
+            Chosen::Card(card) => Ok(Box::new(CardTrainable::open(&card, &folder, options)?)),
+        }
+    }
+
+    fn trainable_lm(&self, folder: &Path, options: &LoadOptions) -> Result<Box<dyn TrainableLm>> {
+        CpuEngine.trainable_lm(folder, options)
+    }
+
+    fn encoding_footprint(&self, path: &Path, options: &LoadOptions, longest: usize) -> Result<Footprint> {
+        let folder = ModelFolder::open(path, options)?;
+        match self.choose(&folder, options)? {
+            Chosen::Cpu(_) => CpuEngine.encoding_footprint(path, options, longest),
+            Chosen::Card(card) => CardPlan::new(&folder.shape, options, card.free_memory()?).encoding(longest),
+        }
+    }
+
+    fn training_footprint(&self, path: &Path, options: &LoadOptions, lengths: &[usize]) -> Result<Footprint> {
+        let folder = ModelFolder::open(path, options)?;
+        match self.choose(&folder, options)? {
+            Chosen::Cpu(_) => CpuEngine.training_footprint(path, options, lengths),
+            Chosen::Card(card) => CardPlan::new(&folder.shape, options, card.free_memory()?).training(lengths),
+        }
+    }
+
+    fn language_model(&self, file: Arc<Gguf>, precision: Precision) -> Result<Box<dyn LanguageModel>> {
+        CpuEngine.language_model(file, precision)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use motherlode::engine::{LoraConfig, OptimizerConfig};
+
+    use super::*;
+
+    fn folder(family: &str) -> std::path::PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data").join(family)
+    }
+
+    #[test]
+    fn devices_are_read_by_name_and_others_refused() {
+        for (text, device) in
+            [("cpu", Device::Cpu), ("cuda", Device::Cuda(0)), ("cuda:3", Device::Cuda(3)), ("auto", Device::Auto)]
+        {
+            assert_eq!(text.parse::<Device>().unwrap(), device);
+            assert_eq!(device.to_string().parse::<Device>().unwrap(), device);
+        }
+        for text in ["gpu", "cuda:", "cuda:x", "cuda:0,1", "CPU", ""] {
+            let error = text.parse::<Device>().unwrap_err().to_string();
+            assert!(error.contains("expected `cpu`, `cuda`, `cuda:N` or `auto`"), "{error}");
+        }
+    }
+
+    /// Without a card, which machine the test runs on decides what is missing; the message always names it.
+    #[test]
+    fn a_card_that_is_not_there_is_an_error_by_name_and_the_processor_by_auto() {
+        let options = LoadOptions::default();
+        let far = DeviceEngine { device: Device::Cuda(1000) };
+        let error = far.encoder(&folder("bert"), &options).err().unwrap().to_string();
+        assert!(error.contains("compute on the CPU"), "{error}");
+        let auto = DeviceEngine { device: Device::Auto };
+        let told = auto.device(&folder("bert"), &options).unwrap();
+        assert!(told.contains("cuda:0 (") || told.starts_with("the CPU, which `auto` took: "), "{told}");
+        assert!(auto.encoder(&folder("bert"), &options).is_ok());
+        let plain = DeviceEngine::default();
+        assert_eq!(plain.device(&folder("bert"), &options).unwrap(), "the CPU");
+    }
+
+    #[test]
+    fn what_is_not_written_for_cards_is_refused_by_name_and_left_to_the_processor_by_auto() {
+        let lora = LoadOptions { lora: Some(LoraConfig::default()), ..Default::default() };
+        let optimizer = OptimizerConfig { dropout: 0.1, ..Default::default() };
+        let dropping = LoadOptions { optimizer, ..Default::default() };
+        for (family, options, expected) in [
+            ("modern-bert", LoadOptions::default(), "another family"),
+            ("qwen3", LoadOptions::default(), "another family"),
+            ("bert", lora, "`train.lora`"),
+            ("bert", dropping, "no dropout"),
+        ] {
+            let cuda = DeviceEngine { device: Device::Cuda(0) };
+            let error = cuda.trainable(&folder(family), &options).err().unwrap().to_string();
+            assert!(error.contains(expected), "{error}");
+            let auto = DeviceEngine { device: Device::Auto };
+            let told = auto.device(&folder(family), &options).unwrap();
+            assert!(told.starts_with("the CPU, which `auto` took: ") && told.contains(expected), "{told}");
+            assert!(auto.trainable(&folder(family), &options).is_ok());
+        }
+    }
+}
