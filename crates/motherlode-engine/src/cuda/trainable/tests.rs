@@ -139,6 +139,9 @@ fn what_is_computed_again_gives_the_same_gradient() {
 /// A footprint tells the bytes that are allocated: at least these, and at most a quarter more.
 #[test]
 fn footprints_are_what_is_allocated() {
+    if twin().is_none() {
+        return;
+    }
     let config = serde_json::json!({
         "model_type": "bert", "vocab_size": 50, "hidden_size": 48, "num_hidden_layers": 3, "num_attention_heads": 3,
         "intermediate_size": 192, "hidden_act": "gelu", "max_position_embeddings": 64, "type_vocab_size": 2,
