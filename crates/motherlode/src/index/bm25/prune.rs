@@ -21,6 +21,8 @@ use crate::run::{Ranking, Scored};
 /// Postings whose scores are computed before they are added.
 const BLOCK: usize = 256;
 const SLACK: f64 = 1.0 + 1e-12;
+/// Postings for each one that is read, from which on looking passages up in them is quicker than reading them, too.
+const LEFT: usize = 2;
 
 /// One term's postings.
 pub(super) struct PostingList<'a> {
@@ -124,7 +126,8 @@ impl<'a> Part<'a> {
 
 /// Parts to leave for later, which together cannot reach `floor`, and parts to read.
 ///
-/// First to be left is what brings little for many postings; what brings most is first to be looked up.
+/// First to be left is what brings little for many postings, but nothing that is read as quickly; what brings most is first
+/// to be looked up.
 fn split<'p, 'a>(parts: &'p mut [Part<'a>], floor: f32) -> (&'p mut [Part<'a>], &'p [Part<'a>]) {
     let worth = |part: &Part<'_>| part.bound / part.passages.len() as f64;
     parts.sort_unstable_by(|a, b| worth(a).total_cmp(&worth(b)));
@@ -136,6 +139,9 @@ fn split<'p, 'a>(parts: &'p mut [Part<'a>], floor: f32) -> (&'p mut [Part<'a>], 
             count += 1;
         }
     }
+    let of_read: usize = parts[count..].iter().map(|part| part.passages.len()).sum();
+    parts[..count].sort_unstable_by(|a, b| b.passages.len().cmp(&a.passages.len()));
+    let count = parts[..count].partition_point(|part| part.passages.len() >= LEFT * of_read);
     let (left, read) = parts.split_at_mut(count);
     left.sort_unstable_by(|a, b| b.bound.total_cmp(&a.bound));
     let mut rest = 0.0;
