@@ -20,7 +20,7 @@ use crate::terminal::{Mode, Terminal};
 
 /// Mines hard negatives, judges and batches them, trains a multilingual retriever, and measures whether it helped.
 #[derive(Parser)]
-#[command(version, max_term_width = 110)]
+#[command(name = "motherlode", version, max_term_width = 110)]
 struct Command {
     #[command(subcommand)]
     verb: Verb,
