@@ -62,7 +62,7 @@ pub struct LoopState {
     pub step: u64,
     /// The log so far.
     pub log: Vec<StepRecord>,
-    /// The validations so far; the last may be at [`step`](Self::step).
+    /// The validations so far; the last may be at `step`.
     pub validations: Vec<ValidationRecord>,
     /// The steps before the best validation, the earliest of equals; its weights are kept.
     pub best: Option<u64>,
@@ -79,7 +79,7 @@ impl LoopState {
         self.validations.iter().filter(|validation| Some(validation.step) > self.best).count()
     }
 
-    /// Whether the model after [`step`](Self::step) steps has been validated.
+    /// Whether the model after `step` steps has been validated.
     pub fn is_validated(&self) -> bool {
         self.validations.last().is_some_and(|validation| validation.step == self.step)
     }
