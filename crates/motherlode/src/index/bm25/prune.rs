@@ -140,7 +140,7 @@ fn split<'p, 'a>(parts: &'p mut [Part<'a>], floor: f32) -> (&'p mut [Part<'a>], 
         }
     }
     let of_read: usize = parts[count..].iter().map(|part| part.passages.len()).sum();
-    parts[..count].sort_unstable_by(|a, b| b.passages.len().cmp(&a.passages.len()));
+    parts[..count].sort_unstable_by_key(|part| std::cmp::Reverse(part.passages.len()));
     let count = parts[..count].partition_point(|part| part.passages.len() >= LEFT * of_read);
     let (left, read) = parts.split_at_mut(count);
     left.sort_unstable_by(|a, b| b.bound.total_cmp(&a.bound));
