@@ -172,6 +172,19 @@ impl Engine for DeviceEngine {
         }
     }
 
+    fn language_training_footprint(
+        &self,
+        folder: &Path,
+        options: &LoadOptions,
+        lengths: &[usize],
+    ) -> Result<Footprint> {
+        CpuEngine.language_training_footprint(folder, options, lengths)
+    }
+
+    fn language_model_in(&self, folder: &Path, precision: Precision) -> Result<Box<dyn LanguageModel>> {
+        CpuEngine.language_model_in(folder, precision)
+    }
+
     fn language_model(&self, file: Arc<Gguf>, precision: Precision) -> Result<Box<dyn LanguageModel>> {
         CpuEngine.language_model(file, precision)
     }
@@ -214,6 +227,18 @@ mod tests {
         assert!(auto.encoder(&folder("bert"), &options).is_ok());
         let plain = DeviceEngine::default();
         assert_eq!(plain.device(&folder("bert"), &options).unwrap(), "the CPU");
+    }
+
+    #[test]
+    fn language_models_are_those_of_the_processor_wherever_encoders_compute() {
+        let (folder, options) = (folder("qwen3-language"), LoadOptions::default());
+        for device in [Device::Cpu, Device::Cuda(0), Device::Auto] {
+            let engine = DeviceEngine { device };
+            assert!(engine.language_model_in(&folder, Precision::F32).is_ok());
+            assert!(engine.trainable_lm(&folder, &options).is_ok());
+            let told = engine.language_training_footprint(&folder, &options, &[9]).unwrap();
+            assert_eq!(told.total(), CpuEngine.language_training_footprint(&folder, &options, &[9]).unwrap().total());
+        }
     }
 
     #[test]
