@@ -131,17 +131,14 @@ impl<'a> Part<'a> {
 fn split<'p, 'a>(parts: &'p mut [Part<'a>], floor: f32) -> (&'p mut [Part<'a>], &'p [Part<'a>]) {
     let worth = |part: &Part<'_>| part.bound / part.passages.len() as f64;
     parts.sort_unstable_by(|a, b| worth(a).total_cmp(&worth(b)));
-    let (mut count, mut rest) = (0, 0.0);
-    for place in 0..parts.len() {
-        if !reaches(rest + parts[place].bound, floor) {
-            rest += parts[place].bound;
-            parts.swap(count, place);
-            count += 1;
-        }
-    }
+    let mut rest = 0.0;
+    let count = to_front(parts, |part| {
+        let fits = !reaches(rest + part.bound, floor);
+        rest += if fits { part.bound } else { 0.0 };
+        fits
+    });
     let of_read: usize = parts[count..].iter().map(|part| part.passages.len()).sum();
-    parts[..count].sort_unstable_by_key(|part| std::cmp::Reverse(part.passages.len()));
-    let count = parts[..count].partition_point(|part| part.passages.len() >= LEFT * of_read);
+    let count = to_front(&mut parts[..count], |part| part.passages.len() >= LEFT * of_read);
     let (left, read) = parts.split_at_mut(count);
     left.sort_unstable_by(|a, b| b.bound.total_cmp(&a.bound));
     let mut rest = 0.0;
@@ -150,6 +147,18 @@ fn split<'p, 'a>(parts: &'p mut [Part<'a>], floor: f32) -> (&'p mut [Part<'a>], 
         part.rest = rest;
     }
     (left, read)
+}
+
+/// Brings the wanted parts to the front; their number. Each is asked about once, in order.
+fn to_front<'a>(parts: &mut [Part<'a>], mut wanted: impl FnMut(&Part<'a>) -> bool) -> usize {
+    let mut count = 0;
+    for place in 0..parts.len() {
+        if wanted(&parts[place]) {
+            parts.swap(count, place);
+            count += 1;
+        }
+    }
+    count
 }
 
 /// The score of a passage whose other terms bring `sum`; none if it is below `floor`.
