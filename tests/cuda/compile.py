@@ -21,7 +21,7 @@ def folder():
 
 
 def sources():
-    """The one text that is compiled: what all share, then every file; the order is that of `cuda::source`."""
+    """The one text that is compiled: what all share, then every file; the order is that of `cuda::kernels::SOURCE`."""
     files = [SOURCES / "common.cuh", *sorted(SOURCES.glob("*.cu"))]
     return "".join(f'#line 1 "{file.name}"\n{file.read_text()}' for file in files)
 

@@ -43,9 +43,9 @@ const ATTENTION_THREADS: u32 = 128;
 /// The widest head: `MOST_WIDTH` of attention.cu.
 pub(crate) const MOST_WIDTH: usize = 64;
 /// Rows of a part of a column sum: `PART_ROWS` of reduction.cu.
-const PART_ROWS: usize = 256;
+pub(crate) const PART_ROWS: usize = 256;
 /// Values of a part of a sum of squares: `PART_VALUES` of reduction.cu.
-const PART_VALUES: usize = 4096;
+pub(crate) const PART_VALUES: usize = 4096;
 
 /// Launches kernels.
 #[derive(Debug, Clone)]

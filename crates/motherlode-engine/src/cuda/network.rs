@@ -36,11 +36,13 @@ pub(crate) struct Batch {
     ids: Buffer<i32>,
     /// Rows of the table of positions.
     positions: Buffer<i32>,
+    /// Both, where the backward pass sorts them.
+    rows: [Vec<i32>; 2],
 }
 
 impl Batch {
     pub(crate) fn new(backend: &Arc<dyn Backend>, batch: &TokenBatch, first_position: usize) -> Result<Self> {
-        let lengths: Vec<usize> = (0..batch.len()).map(|index| batch.range(index).len()).collect();
+        let lengths = batch.lengths();
         let ids: Vec<i32> = batch.ids().iter().map(|id| *id as i32).collect();
         let rows = |length: &usize| first_position as i32..(first_position + length) as i32;
         let positions: Vec<i32> = lengths.iter().flat_map(rows).collect();
@@ -48,6 +50,7 @@ impl Batch {
             sequences: Sequences::new(backend, &lengths)?,
             ids: Buffer::of(backend, &ids)?,
             positions: Buffer::of(backend, &positions)?,
+            rows: [ids, positions],
         })
     }
 
@@ -305,8 +308,8 @@ impl CardNetwork {
         wide.resize(kept.expanded.length())?;
         kernels.gelu_backward(kept.expanded.view(), wide_gradient.view_mut(), wide.view_mut())?;
         self.add_gradient(&contract, [way, wide], gradient, parts, rounded)?;
-        self.add_gradient(&expand, [wide_gradient, &kept.middle], gradient, parts, rounded)?;
         self.linear_backward(&expand, wide_gradient, (way, true), rounded)?;
+        self.add_gradient(&expand, [wide_gradient, &kept.middle], gradient, parts, rounded)?;
         let weight = &places.attention_norm_weight;
         self.norm_backward(weight, &places.attention_norm_bias, &kept.attention_norm, scratch, gradient)?;
         let Scratch { gradient: way, of_context, of_projected, means, parts, rounded, .. } = scratch;
@@ -317,8 +320,8 @@ impl CardNetwork {
         let attended = Attended { projected: projected.view(), context: context.view(), logarithms: logarithms.view() };
         let (attention, out) = (self.attention(batch), of_projected.view_mut());
         kernels.attend_backward(attention, attended, of_context.view(), means, out)?;
-        self.add_gradient(&projection, [of_projected, input], gradient, parts, rounded)?;
-        self.linear_backward(&projection, of_projected, (way, true), rounded)
+        self.linear_backward(&projection, of_projected, (way, true), rounded)?;
+        self.add_gradient(&projection, [of_projected, input], gradient, parts, rounded)
     }
 
     /// Takes the gradient in `scratch` from the first block's input to the embeddings.
@@ -332,8 +335,8 @@ impl CardNetwork {
         let (places, hidden) = (self.layout.embedding_places(), self.shape.hidden);
         self.norm_backward(&places.norm_weight, &places.norm_bias, &pass.embedding_norm, scratch, gradient)?;
         let Scratch { gradient: way, parts, .. } = scratch;
-        for (place, rows) in [(places.word, &batch.ids), (places.position, &batch.positions)] {
-            let rows = Scattering::new(&self.kernels.backend, &rows.read()?)?;
+        for (place, rows) in [places.word, places.position].into_iter().zip(&batch.rows) {
+            let rows = Scattering::new(&self.kernels.backend, rows)?;
             self.kernels.scatter(way.view(), &rows, hidden, gradient.part_mut(place))?;
         }
         let kind = gradient.part_mut(places.kind.start..places.kind.start + hidden);
@@ -401,7 +404,8 @@ impl CardNetwork {
         self.kernels.multiply(sizes, operands, add, out.view_mut())
     }
 
-    /// Adds the gradients of a linear map's weight and bias, of ∂loss/∂y and x.
+    /// Adds the gradients of a linear map's weight and bias, of ∂loss/∂y and x; `linear_backward` of the same ∂loss/∂y came
+    /// just before and left it rounded in `scratch`.
     fn add_gradient(
         &self,
         map: &Linear,
@@ -415,7 +419,7 @@ impl CardNetwork {
         let sizes = Sizes { rows, columns, depth, transposed: [true, false] };
         let operands = if self.rounded.is_some() {
             let [left, right] = scratch;
-            Operands::Bfloat16([self.round(of_output, left)?, self.round(input, right)?])
+            Operands::Bfloat16([left.view(), self.round(input, right)?])
         } else {
             Operands::Single([of_output.view(), input.view()])
         };

@@ -10,6 +10,7 @@ use motherlode::engine::{Footprint, LoadOptions, Precision, Recomputation};
 use motherlode::memory::readable;
 use motherlode::{Error, Result};
 
+use super::kernels::{PART_ROWS, PART_VALUES};
 use crate::layout::Layout;
 use crate::shape::Shape;
 
@@ -19,8 +20,6 @@ const VALUE: usize = size_of::<f32>();
 const ROUNDED: usize = size_of::<u16>();
 /// Bytes of an index.
 const INDEX: usize = size_of::<i32>();
-/// Rows of a part of a column sum, and values of a part of a norm: those of reduction.cu.
-const PARTS: [usize; 2] = [256, 4096];
 
 /// Plans the memory of an encoder of one shape.
 #[derive(Debug)]
@@ -140,7 +139,7 @@ impl CardPlan {
 
     /// The gradient, the moments, and the parts of the gradient's norm.
     pub(crate) fn optimizer(&self) -> u64 {
-        (VALUE * 3 * self.parameters + 2 * VALUE * self.parameters.div_ceil(PARTS[1])) as u64
+        (VALUE * 3 * self.parameters + 2 * VALUE * self.parameters.div_ceil(PART_VALUES)) as u64
     }
 
     /// What a token leaves in a block, in values.
@@ -163,7 +162,7 @@ impl CardPlan {
         let widest = inner.max(self.shape.projected()).max(hidden);
         let rounded = if self.rounded > 0 { 2 * ROUNDED * widest } else { 0 };
         let values = 2 * hidden + 2 * inner + self.shape.context() + self.shape.projected() + heads;
-        let parts = VALUE * tokens.div_ceil(PARTS[0]) * widest;
+        let parts = VALUE * tokens.div_ceil(PART_ROWS) * widest;
         tokens * (VALUE * values + rounded) + parts + self.batch(tokens)
     }
 

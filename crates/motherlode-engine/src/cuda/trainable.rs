@@ -5,10 +5,10 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use motherlode::Result;
 use motherlode::engine::{
     Embeddings, Encoder, LoadOptions, OptimizerConfig, Recomputation, StepReport, TokenBatch, Trainable, Training,
 };
-use motherlode::{Error, Result};
 use serde_json::Value;
 
 use super::memory::{Backend, Buffer};
@@ -55,10 +55,6 @@ impl Work {
             self.sizes = sizes;
         }
     }
-}
-
-fn lengths(batch: &TokenBatch) -> Vec<usize> {
-    (0..batch.len()).map(|index| batch.range(index).len()).collect()
 }
 
 impl CardEncoder {
@@ -125,7 +121,7 @@ impl Encoder for CardEncoder {
         if batch.is_empty() {
             return Ok(Embeddings::zeros(0, self.dimension()));
         }
-        self.encode_groups(batch, self.plan.encoded(&lengths(batch), self.taken))
+        self.encode_groups(batch, self.plan.encoded(&batch.lengths(), self.taken))
     }
 }
 
@@ -189,7 +185,7 @@ impl Trainable for CardTrainable {
         if batch.is_empty() {
             return Ok(Embeddings::zeros(0, self.dimension()));
         }
-        let (plan, lengths) = (&self.encoder.plan, lengths(batch));
+        let (plan, lengths) = (&self.encoder.plan, batch.lengths());
         let recomputation = plan.recomputation(&lengths)?;
         if recomputation.groups > 1 {
             // The groups of the backward pass, so that products of the same sizes give the same vectors again.
@@ -201,11 +197,7 @@ impl Trainable for CardTrainable {
     }
 
     fn backward(&mut self, batch: &TokenBatch, gradient: &Embeddings, step: u64) -> Result<()> {
-        let (expected, got) = ((batch.len(), self.dimension()), (gradient.rows(), gradient.dimension()));
-        if expected != got {
-            return Err(Error::shape("gradient of the embeddings", format!("{expected:?}"), format!("{got:?}")));
-        }
-        self.encoder.network.shape.check_batch(batch)?;
+        self.encoder.network.shape.check_gradient(batch, gradient)?;
         if batch.is_empty() {
             return Ok(());
         }
@@ -213,7 +205,7 @@ impl Trainable for CardTrainable {
         if kept.is_some_and(|(kept, of_step, _)| of_step == step && kept == *batch) {
             return self.kept_backward(batch, gradient.values());
         }
-        let lengths = lengths(batch);
+        let lengths = batch.lengths();
         let recomputation = self.encoder.plan.recomputation(&lengths)?;
         for group in self.encoder.plan.groups(&lengths, recomputation) {
             let part = batch.slice(group.clone());

@@ -108,7 +108,7 @@ fn gradient(backend: &Arc<dyn Backend>, folder: &Path, memory: u64) -> (Vec<f32>
     let (batch, dimension) = (batch(), trainable.dimension());
     trainable.forward(&batch, 0).unwrap();
     trainable.backward(&batch, &upstream(dimension, batch.len()), 0).unwrap();
-    (trainable.gradient.read().unwrap(), trainable.encoder.plan.recomputation(&lengths(&batch)).unwrap())
+    (trainable.gradient.read().unwrap(), trainable.encoder.plan.recomputation(&batch.lengths()).unwrap())
 }
 
 #[test]
@@ -119,7 +119,7 @@ fn what_is_computed_again_gives_the_same_gradient() {
     assert_eq!(all_kept, Recomputation::default());
     let footprint = |memory| {
         let options = LoadOptions { memory: Some(memory), ..Default::default() };
-        CardPlan::new(&model.shape, &options, 0).training(&lengths(&batch()))
+        CardPlan::new(&model.shape, &options, 0).training(&batch().lengths())
     };
     let mut seen = Vec::new();
     let mut limit = footprint(1 << 30).unwrap().total();
@@ -162,7 +162,7 @@ fn footprints_are_what_is_allocated() {
         trainable.forward(&batch, 0).unwrap();
         trainable.backward(&batch, &upstream(48, batch.len()), 0).unwrap();
         trainable.step(1e-3).unwrap();
-        let planned = plan.training(&lengths(&batch)).unwrap().total() as usize;
+        let planned = plan.training(&batch.lengths()).unwrap().total() as usize;
         assert!((twin.peak()..twin.peak() * 5 / 4).contains(&planned), "training: {planned}, took {}", twin.peak());
     }
 }
