@@ -110,19 +110,16 @@ impl Decoder {
         let model = ModelFolder::language_model(folder, &LoadOptions::default())?;
         check_masks(folder, &model.shape)?;
         let network = Network::open(&model, None, precision)?;
-        let (shape, unit, layout) = (model.shape, network.unit, &network.layout);
-        let layers = (0..shape.layers.len()).into_par_iter().map(|layer| {
-            let block = layout.block(&network.weights, layer);
-            let mut panels = Linears::default();
-            panels.pack_forward(&block, &shape, unit);
-            DecoderLayer { vectors: block.vectors(), panels }
-        });
+        let Network { shape, layout, weights, mut rotaries, unit, panels, .. } = network;
+        let layers = panels.into_iter().enumerate();
+        let layers =
+            layers.map(|(layer, panels)| DecoderLayer { vectors: layout.block(&weights, layer).vectors(), panels });
         let layers = layers.collect();
-        let [final_norm, _] = layout.final_norm(&network.weights).map(<[f32]>::to_vec);
-        let head = View::new(&network.weights[layout.head()], shape.hidden);
-        let scores = Panels::of(head.transposed(), unit);
-        let words = Words::Memory(network.weights[layout.words()].to_vec());
-        let rotary = Rotary::new(shape.thetas[0], shape.width, shape.longest);
+        let [final_norm, _] = layout.final_norm(&weights).map(<[f32]>::to_vec);
+        let scores = Panels::of(View::new(&weights[layout.head()], shape.hidden).transposed(), unit);
+        let words = Words::Memory(weights[layout.words()].to_vec());
+        // The first one's θ is that of every layer of a decoder.
+        let rotary = rotaries.swap_remove(0);
         Ok(Self { shape, words, rotary, layers, final_norm, scores, unit, memory: Mutex::default() })
     }
 

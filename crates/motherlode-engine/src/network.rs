@@ -33,11 +33,11 @@ pub(crate) struct Network {
     /// Adapters in training; those of an encoder that is not trained are merged into its weights.
     pub(crate) adapters: Option<Adapters>,
     /// One for each θ of the shape.
-    rotaries: Vec<Rotary>,
+    pub(crate) rotaries: Vec<Rotary>,
     /// What computes the products.
     pub(crate) unit: Unit,
     /// The blocks' matrices, packed for the forward pass.
-    panels: Vec<Linears<Panels>>,
+    pub(crate) panels: Vec<Linears<Panels>>,
     pub(crate) workers: Workers,
 }
 

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use motherlode::engine::TokenBatch;
+use motherlode::engine::{Embeddings, TokenBatch};
 use motherlode::{Error, Result};
 
 use crate::kernel::gated::Gate;
@@ -134,6 +134,15 @@ impl Shape {
             Activation::Gelu => self.inner,
             Activation::Gated(_) => 2 * self.inner,
         }
+    }
+
+    /// Refuses a gradient that is not one of the vectors of `batch`, and what [`check_batch`](Self::check_batch) refuses.
+    pub(crate) fn check_gradient(&self, batch: &TokenBatch, gradient: &Embeddings) -> Result<()> {
+        let (expected, got) = ((batch.len(), self.hidden), (gradient.rows(), gradient.dimension()));
+        if expected != got {
+            return Err(Error::shape("gradient of the embeddings", format!("{expected:?}"), format!("{got:?}")));
+        }
+        self.check_batch(batch)
     }
 
     /// Refuses empty and over-long sequences and unknown tokens.

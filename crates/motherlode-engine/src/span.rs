@@ -45,7 +45,7 @@ impl<'a> Span<'a> {
 
     /// Cuts `batch` into spans; where, depends on nothing but the lengths of its sequences.
     pub(crate) fn cut(batch: &'a TokenBatch, masks: Masks) -> Vec<Self> {
-        let lengths: Vec<usize> = (0..batch.len()).map(|index| batch.range(index).len()).collect();
+        let lengths = batch.lengths();
         cut(&lengths).map(|sequences| Self::of(batch, sequences, masks)).collect()
     }
 

@@ -3,10 +3,10 @@
 use std::io::{Read, Write};
 use std::path::Path;
 
+use motherlode::Result;
 use motherlode::engine::{
     ADAPTER, Embeddings, Encoder, LoadOptions, Recomputation, StepReport, TokenBatch, Trainable, Training,
 };
-use motherlode::{Error, Result};
 use serde_json::Value;
 
 use crate::config::ModelFolder;
@@ -97,11 +97,7 @@ impl Trainable for CpuTrainable {
     }
 
     fn backward(&mut self, batch: &TokenBatch, gradient: &Embeddings, step: u64) -> Result<()> {
-        let (expected, got) = ((batch.len(), self.dimension()), (gradient.rows(), gradient.dimension()));
-        if expected != got {
-            return Err(Error::shape("gradient of the embeddings", format!("{expected:?}"), format!("{got:?}")));
-        }
-        self.learner.network.shape.check_batch(batch)?;
+        self.learner.network.shape.check_gradient(batch, gradient)?;
         let spans = Span::cut(batch, self.learner.masks(step));
         let kept = self.kept.take().filter(|(kept, of_step, _)| *of_step == step && kept == batch);
         let is_kept = kept.is_some();

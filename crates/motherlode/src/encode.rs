@@ -141,8 +141,7 @@ impl TextEncoder {
 
     /// Number of tokens that the encoder reads of each of these passages.
     pub fn count_tokens(&self, passages: &[Passage<'_>]) -> Result<Vec<usize>> {
-        let tokens = self.input.passages(passages)?;
-        Ok((0..tokens.len()).map(|index| tokens.range(index).len()).collect())
+        Ok(self.input.passages(passages)?.lengths())
     }
 
     /// Length of the vectors.

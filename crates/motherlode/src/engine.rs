@@ -55,6 +55,11 @@ impl TokenBatch {
         start..self.ends[index]
     }
 
+    /// Number of tokens of each sequence.
+    pub fn lengths(&self) -> Vec<usize> {
+        (0..self.len()).map(|index| self.range(index).len()).collect()
+    }
+
     /// The tokens of sequence `index`.
     pub fn sequence(&self, index: usize) -> &[u32] {
         &self.ids[self.range(index)]

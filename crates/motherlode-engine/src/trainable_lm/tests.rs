@@ -147,7 +147,7 @@ fn run(family: &str, options: &LoadOptions, threads: usize) -> (f64, Vec<f32>) {
 #[test]
 fn gradients_depend_neither_on_threads_nor_on_memory() {
     let (batch, _) = examples();
-    let lengths: Vec<usize> = (0..batch.len()).map(|index| batch.range(index).len()).collect();
+    let lengths = batch.lengths();
     for (family, adapted) in FAMILIES.into_iter().flat_map(|family| [(family, false), (family, true)]) {
         for precision in [Precision::F32, Precision::Bf16] {
             let lora = adapted.then(|| LoraConfig { dropout: 0.3, ..Default::default() });

@@ -282,7 +282,7 @@ fn recomputations(family: &str, options: &LoadOptions, lengths: &[usize]) -> Vec
 fn gradients_do_not_depend_on_memory() {
     let lora = LoraConfig { rank: 2, dropout: 0.3, ..Default::default() };
     let sequences: TokenBatch = (0..40).map(|index| batch().sequence(index % 5).to_vec()).collect();
-    let lengths: Vec<usize> = (0..sequences.len()).map(|index| sequences.range(index).len()).collect();
+    let lengths = sequences.lengths();
     for (family, lora) in FAMILIES.iter().flat_map(|family| [(family, None), (family, Some(lora.clone()))]) {
         let options = LoadOptions { optimizer: dropping(), lora, ..Default::default() };
         let ways = recomputations(family, &options, &lengths);

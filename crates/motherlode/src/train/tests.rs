@@ -449,7 +449,7 @@ fn a_damaged_checkpoint_gives_way_to_the_one_before() {
     let expected = contents(&fixture.train(&config, "straight", &Fuse::default()).unwrap());
     fixture.train(&config, "damaged", &Fuse { fails: 60, ..Fuse::default() }).unwrap_err();
     let scratch = fixture.folder.path().join("damaged.partial/.scratch");
-    let mut checkpoints = super::checkpoint::entries(&scratch).unwrap();
+    let mut checkpoints = crate::artefact::entries(&scratch).unwrap();
     checkpoints.retain(|path| path.extension().is_some_and(|extension| extension == "checkpoint"));
     assert_eq!(checkpoints.len(), 2);
     let mut bytes = std::fs::read(&checkpoints[1]).unwrap();
