@@ -419,6 +419,14 @@ pub fn write_whole<R>(path: &Path, write: impl FnOnce(&mut BufWriter<File>) -> R
     Ok(result)
 }
 
+/// What lies in a folder, by name.
+pub(crate) fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
+    let read = |entry: std::io::Result<fs::DirEntry>| entry.map(|entry| entry.path()).map_err(Error::io(folder));
+    let mut paths = fs::read_dir(folder).map_err(Error::io(folder))?.map(read).collect::<Result<Vec<_>>>()?;
+    paths.sort();
+    Ok(paths)
+}
+
 /// BLAKE3 of a file's content, in hexadecimal.
 pub fn hash_file(path: &Path) -> Result<String> {
     let mut hasher = blake3::Hasher::new();

@@ -22,6 +22,12 @@ pub fn open(path: &Path) -> Result<Box<dyn BufRead>> {
     Ok(Box::new(BufReader::with_capacity(1 << 20, reader)))
 }
 
+/// The JSON of a file.
+pub fn json(path: &Path) -> Result<serde_json::Value> {
+    let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
+    serde_json::from_str(&text).map_err(|error| Error::file(path, format!("expected JSON: {error}")))
+}
+
 /// Calls `visit` with the number (from 1) and text of every line that is not blank.
 ///
 /// # Errors

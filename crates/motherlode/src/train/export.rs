@@ -2,17 +2,17 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 
-use super::checkpoint::{LoopState, entries};
+use super::checkpoint::LoopState;
 use super::{TrainConfig, TrainInputs};
-use crate::artefact::{Artefact, Draft, Summary};
+use crate::artefact::{Artefact, Draft, Summary, entries};
 use crate::engine::ADAPTER;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::index::exact::Similarity;
+use crate::lines;
 use crate::text::prompts::{PROMPTS_FILE, Prompts};
 
 /// Files that are taken over as they are, where the base model has them.
@@ -81,11 +81,7 @@ fn write_json(draft: &mut Draft, name: &str, value: &Value) -> Result<()> {
 }
 
 fn read_json(path: &Path) -> Result<Option<Value>> {
-    if !path.exists() {
-        return Ok(None);
-    }
-    let text = fs::read_to_string(path).map_err(Error::io(path))?;
-    serde_json::from_str(&text).map(Some).map_err(|error| Error::file(path, format!("expected JSON: {error}")))
+    path.exists().then(|| lines::json(path)).transpose()
 }
 
 /// Takes over the list of modules and their folders; a base without one is mean-pooled, and scaled for cosine.

@@ -14,6 +14,7 @@ use icu_properties::props::{GeneralCategory, GeneralCategoryGroup, Script};
 use vibrato::{SystemDictionaryBuilder, Tokenizer};
 
 use super::characters;
+use crate::artefact::entries;
 use crate::error::{Error, Result};
 
 /// Characters of a text that are read at a time; a longer one is cut.
@@ -134,14 +135,8 @@ impl JapaneseDictionary {
 }
 
 fn lexicon_files(folder: &Path) -> Result<Vec<PathBuf>> {
-    let mut files = Vec::new();
-    for entry in std::fs::read_dir(folder).map_err(Error::io(folder))? {
-        let path = entry.map_err(Error::io(folder))?.path();
-        if path.extension().is_some_and(|extension| extension == "csv") {
-            files.push(path);
-        }
-    }
-    files.sort();
+    let mut files = entries(folder)?;
+    files.retain(|path| path.extension().is_some_and(|extension| extension == "csv"));
     if files.is_empty() {
         let message = "no *.csv; expected the folder of IPADIC's sources, such as Debian's /usr/share/mecab/dic/ipadic";
         return Err(Error::file(folder, message));
