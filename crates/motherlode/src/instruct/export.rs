@@ -8,10 +8,9 @@ use super::learn::Learner;
 use super::lesson::Lesson;
 use super::stage::InstructInputs;
 use super::{Dropped, InstructConfig};
-use crate::artefact::{Artefact, Draft, Summary};
+use crate::artefact::{Artefact, Draft, Summary, entries};
 use crate::engine::ADAPTER;
 use crate::error::{Error, Result};
-use crate::train::checkpoint::entries;
 
 /// The folder of the tuned model, whole.
 const MERGED: &str = "merged";
@@ -54,13 +53,16 @@ pub(super) fn export(
         fs::remove_dir_all(&saved).map_err(Error::io(&saved))?;
     }
     let adapter = saved.join(ADAPTER);
-    learner.model.save_adapters(&adapter)?;
+    if config.merge {
+        fs::create_dir_all(&saved).map_err(Error::io(&saved))?;
+        // The adapters, too.
+        learner.model.save(&saved)?;
+    } else {
+        learner.model.save_adapters(&adapter)?;
+    }
     copy_all(&mut draft, &adapter, ADAPTER)?;
     if config.merge {
-        let merged = saved.join(MERGED);
-        fs::create_dir_all(&merged).map_err(Error::io(&merged))?;
-        learner.model.save(&merged)?;
-        copy_all(&mut draft, &merged, MERGED)?;
+        copy_all(&mut draft, &saved, MERGED)?;
         for name in COPIED.into_iter().filter(|name| inputs.model.join(name).exists()) {
             draft.copy(&format!("{MERGED}/{name}"), &inputs.model.join(name))?;
         }

@@ -73,6 +73,8 @@ pub(super) struct Learner<'a> {
     /// The lessons that are learnt, and those that are set aside by language.
     learnt: Vec<usize>,
     aside: BTreeMap<&'a Language, Vec<usize>>,
+    /// Those that are learnt, in this epoch's order; empty before the first step.
+    order: Vec<usize>,
     checkpoints: Checkpoints<LearnState>,
     pub(super) model: Box<dyn TrainableLm>,
     schedule: Schedule,
@@ -120,7 +122,7 @@ impl<'a> Learner<'a> {
         }
         let total = learnt.len().div_ceil(config.step_examples) as u64 * u64::from(config.epochs);
         let schedule = Schedule::new(config.rate, config.warmup, total).falling(Decay::Cosine);
-        Ok(Self { config, seed, lessons, learnt, aside, checkpoints, model, schedule, state })
+        Ok(Self { config, seed, lessons, learnt, aside, order: Vec::new(), checkpoints, model, schedule, state })
     }
 
     /// Steps of an epoch.
@@ -187,10 +189,12 @@ impl<'a> Learner<'a> {
     fn step(&mut self) -> Result<()> {
         let step = self.state.step;
         let epoch = (step / self.epoch_steps()) as u32;
-        let order = shuffled(&self.learnt, self.lessons, self.seed, epoch);
+        if self.order.is_empty() || step.is_multiple_of(self.epoch_steps()) {
+            self.order = shuffled(&self.learnt, self.lessons, self.seed, epoch);
+        }
         let start = (step % self.epoch_steps()) as usize * self.config.step_examples;
-        let end = order.len().min(start + self.config.step_examples);
-        let (batch, marks) = pack(order[start..end].iter().map(|index| &self.lessons[*index]));
+        let end = self.order.len().min(start + self.config.step_examples);
+        let (batch, marks) = pack(self.order[start..end].iter().map(|index| &self.lessons[*index]));
         let loss = self.model.loss_and_gradient(&batch, &marks, step)?;
         let rate = self.schedule.rate(step);
         let gradient_norm = self.model.step(rate)?.gradient_norm;

@@ -6,20 +6,20 @@ use super::balance::{Balanced, balance};
 use super::config::InstructConfig;
 use super::export::{Material, export};
 use super::learn::{Learner, options};
-use super::lesson::{exchange, lessons};
+use super::lesson::{Lesson, exchange, lessons};
 use super::read::read;
 use super::select::select;
 use super::translate::{Translated, translate};
 use super::{Dropped, Instruction, Reason};
-use crate::artefact::{self, Artefact, Outcome, Recipe, Summary, hash_file};
+use crate::artefact::{self, Artefact, Outcome, Recipe, Summary, entries, hash_file};
 use crate::corpus::Language;
 use crate::engine::Engine;
 use crate::error::{Error, Result};
+use crate::lines;
 use crate::llm::Llm;
 use crate::llm::chat::Chat;
 use crate::progress::Progress;
 use crate::text::language::{Checker, LanguageCheck};
-use crate::train::checkpoint::entries;
 
 /// The name of the stage.
 pub const STAGE: &str = "instruct";
@@ -161,22 +161,15 @@ impl<'a> School<'a> {
                 most_common(&dropped)
             )));
         }
-        let summary = summary(&lessons_of(&lessons), &dropped, &left_out, (read, taken));
+        let summary = summary(&lessons, &dropped, &left_out, (read, taken));
         Ok(Material { lessons, dropped, summary })
     }
-}
-
-fn lessons_of(lessons: &[super::lesson::Lesson]) -> Vec<&Instruction> {
-    lessons.iter().map(|lesson| &lesson.instruction).collect()
 }
 
 /// Refuses `instruct.max_tokens` beyond what the model reads.
 fn check_length(folder: &Path, config: &InstructConfig) -> Result<()> {
     let path = folder.join("config.json");
-    let text = std::fs::read_to_string(&path).map_err(Error::io(&path))?;
-    let settings: serde_json::Value =
-        serde_json::from_str(&text).map_err(|error| Error::file(&path, format!("expected JSON: {error}")))?;
-    match settings["max_position_embeddings"].as_u64() {
+    match lines::json(&path)?["max_position_embeddings"].as_u64() {
         Some(longest) if config.max_tokens as u64 > longest => Err(Error::config(format!(
             "`instruct.max_tokens`: expected at most {longest}, which the model reads, got {}",
             config.max_tokens
@@ -195,16 +188,11 @@ fn most_common(dropped: &[Dropped]) -> String {
 }
 
 /// What went in, what is learnt, and what was dropped per reason.
-fn summary(
-    kept: &[&Instruction],
-    dropped: &[Dropped],
-    left_out: &[Language],
-    (read, taken): (usize, usize),
-) -> Summary {
+fn summary(kept: &[Lesson], dropped: &[Dropped], left_out: &[Language], (read, taken): (usize, usize)) -> Summary {
     let mut summary = Summary::default();
     summary.count("instructions in the file", read);
     summary.count("instructions selected", taken);
-    for it in kept {
+    for Lesson { instruction: it, .. } in kept {
         summary.count(if it.validation { "set aside" } else { "learnt" }, 1);
         summary.count(format!("{}: instructions", it.language), 1);
     }

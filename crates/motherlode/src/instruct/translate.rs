@@ -19,14 +19,8 @@ const REPEATS: u32 = 2;
 struct Wanted<'a> {
     source: &'a Instruction,
     language: &'a Language,
-    reply: Translation,
-}
-
-/// How far it is.
-enum Translation {
-    Unreadable,
-    Budget,
-    Read { parts: [String; 3], key: String },
+    /// Its parts with the ledger's key, or why there are none so far.
+    reply: std::result::Result<([String; 3], String), Reason>,
 }
 
 /// What became of the selected instructions.
@@ -66,18 +60,13 @@ pub(super) fn translate(
         ask(&mut wanted, attempt, config, llm, progress)?;
     }
     for Wanted { source, language, reply } in wanted {
-        let (parts, key) = match reply {
-            Translation::Read { parts, key } => (parts, key),
-            Translation::Unreadable => {
-                translated.dropped.push(source.dropped_in(language, Reason::Unreadable));
-                continue;
-            }
-            Translation::Budget => {
-                translated.dropped.push(source.dropped_in(language, Reason::Budget));
+        let ([instruction, input, output], key) = match reply {
+            Ok(read) => read,
+            Err(reason) => {
+                translated.dropped.push(source.dropped_in(language, reason));
                 continue;
             }
         };
-        let [instruction, input, output] = parts;
         let provenance = Provenance::Translated { model: config.translator.clone(), key };
         let (id, language) = (source.id.clone(), language.clone());
         let found = Instruction { id, language, instruction, input, output, provenance, validation: false };
@@ -98,7 +87,7 @@ fn wanted<'a>(given: &'a [Instruction], config: &'a InstructConfig) -> Vec<Wante
     let sources = given.iter().filter(|it| it.language == english);
     let of_source = |source: &'a Instruction| {
         let missing = config.languages.iter().filter(|language| !has.contains(&(source.id.as_str(), *language)));
-        let wanted = |language| Wanted { source, language, reply: Translation::Unreadable };
+        let wanted = |language| Wanted { source, language, reply: Err(Reason::Unreadable) };
         missing.map(wanted).collect::<Vec<_>>()
     };
     sources.flat_map(of_source).collect()
@@ -107,18 +96,17 @@ fn wanted<'a>(given: &'a [Instruction], config: &'a InstructConfig) -> Vec<Wante
 /// Asks for what could not be read so far.
 fn ask(wanted: &mut [Wanted], attempt: u32, config: &InstructConfig, llm: &Llm, progress: &Progress) -> Result<()> {
     let mut open: Vec<&mut Wanted> =
-        wanted.iter_mut().filter(|wanted| matches!(wanted.reply, Translation::Unreadable)).collect();
+        wanted.iter_mut().filter(|wanted| matches!(wanted.reply, Err(Reason::Unreadable))).collect();
     let request =
         |wanted: &&mut Wanted| vec![prompt::request(wanted.source, wanted.language, &config.translator, attempt)];
     let groups: Vec<Vec<Request>> = open.iter().map(request).collect();
     for (wanted, replies) in open.iter_mut().zip(llm.ask(&groups, progress)?) {
         for reply in replies {
             wanted.reply = match reply {
-                Reply::Unanswered(_) => Translation::Budget,
-                Reply::Answered { text, key, .. } => match prompt::read(&text, wanted.source) {
-                    Some(parts) => Translation::Read { parts, key },
-                    None => Translation::Unreadable,
-                },
+                Reply::Unanswered(_) => Err(Reason::Budget),
+                Reply::Answered { text, key, .. } => {
+                    prompt::read(&text, wanted.source).map(|parts| (parts, key)).ok_or(Reason::Unreadable)
+                }
             };
         }
     }
