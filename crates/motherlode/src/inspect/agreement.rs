@@ -6,7 +6,7 @@ use super::audit::{Audit, Item, Stratum};
 use super::labels::{Label, Pair};
 use crate::corpus::Language;
 use crate::judge::Estimate;
-use crate::judge::kappa::{Cohen, GRADES, fleiss};
+use crate::judge::kappa::{self, Cohen, GRADES, fleiss};
 
 /// A table of grades: rows are one side's, columns the other's.
 pub(super) type Table<T> = [[T; GRADES]; GRADES];
@@ -90,10 +90,7 @@ pub(super) fn by_pair(labels: &[Label]) -> BTreeMap<&Pair, Vec<&Label>> {
 
 /// The grade that most annotators gave; none where two grades share the most.
 pub(super) fn settled(labels: &[&Label]) -> Option<u8> {
-    let count = |grade: u8| labels.iter().filter(|label| label.grade == grade).count();
-    let most = (0..GRADES as u8).map(count).max().filter(|most| *most > 0)?;
-    let mut best = (0..GRADES as u8).filter(|grade| count(*grade) == most);
-    best.next().filter(|_| best.next().is_none())
+    kappa::settled(labels.iter().map(|label| label.grade))
 }
 
 /// For how many candidates of its stratum a settled pair stands.

@@ -32,6 +32,8 @@ struct Uses {
 /// Which candidates are shown.
 struct Within {
     text: String,
+    /// The normal form of `text`.
+    words: String,
     verdict: Option<Verdict>,
 }
 
@@ -43,12 +45,16 @@ impl Inspector {
         let language = &self.catalogue.files(row).language;
         let uses = self.uses(place)?;
         let verdict = asked.value("with").and_then(|name| Verdict::ALL.into_iter().find(|other| other.name() == name));
-        let within = Within { text: asked.value("within").unwrap_or_default().to_owned(), verdict };
+        let text = asked.value("within").unwrap_or_default().to_owned();
+        let within = Within { words: normalise(&text), text, verdict };
         let heading = element("h1").class("query").foreign(language).text(&query.text);
         let content = element("div").class("one").child(self.neighbours(place, filter)?).child(heading);
-        let content = content.child(self.query_facts(place)).child(self.positives(row, &uses)?);
-        let content = content.child(self.candidates_section(row, &uses, &within, filter)?);
-        let content = content.children(self.supplement_section(row, &uses)?).children(self.others(row, &uses)?);
+        let (list, supplement) = (self.catalogue.candidates(row)?, self.catalogue.supplement(row)?);
+        let content = content.child(self.query_facts(place)).child(self.positives(row, &list.positives, &uses));
+        let content = content.child(self.candidates_section(row, &list.candidates, &uses, &within, filter)?);
+        let content = content.children(supplement.as_ref().map(|found| self.supplement_section(row, found, &uses)));
+        let found = supplement.as_ref().map_or(&[][..], |found| &found.candidates);
+        let content = content.children(self.others(row, [&list.candidates, found], &uses));
         Ok(document(&self.arm, &query.text, "Queries", content.into()))
     }
 
@@ -114,22 +120,27 @@ impl Inspector {
         Ok(uses)
     }
 
-    fn positives(&self, row: &Row, uses: &Uses) -> Result<Element> {
-        let list = self.catalogue.candidates(row)?;
-        let section = section("positives", format!("Positives ({})", list.positives.len()));
-        let cards = list.positives.iter().map(|(passage, model)| {
+    fn positives(&self, row: &Row, positives: &[(String, f32)], uses: &Uses) -> Element {
+        let section = section("positives", format!("Positives ({})", positives.len()));
+        let cards = positives.iter().map(|(passage, model)| {
             let mut known = vec![("Model", Html::text(score(*model)))];
             known.extend(uses.steps.get(passage).map(|steps| ("Steps", links_to_steps(steps))));
             self.card(row, passage, element("span").class("badge positive").text("positive"), known)
         });
-        Ok(section.children(cards))
+        section.children(cards)
     }
 
-    fn candidates_section(&self, row: &Row, uses: &Uses, within: &Within, filter: &Filter) -> Result<Element> {
-        let list = self.catalogue.candidates(row)?;
+    fn candidates_section(
+        &self,
+        row: &Row,
+        candidates: &[Candidate],
+        uses: &Uses,
+        within: &Within,
+        filter: &Filter,
+    ) -> Result<Element> {
         let judgements = self.catalogue.judgements(row)?.map_or_else(Vec::new, |judged| judged.judgements);
         let all: Vec<(&Candidate, Option<&Judgement>)> =
-            list.candidates.iter().map(|candidate| (candidate, find(&judgements, &candidate.passage))).collect();
+            candidates.iter().map(|candidate| (candidate, find(&judgements, &candidate.passage))).collect();
         let shown: Vec<_> =
             all.iter().filter(|(candidate, judgement)| self.is_shown(row, candidate, *judgement, within)).collect();
         let title = if shown.len() == all.len() {
@@ -144,13 +155,12 @@ impl Inspector {
 
     fn is_shown(&self, row: &Row, candidate: &Candidate, judgement: Option<&Judgement>, within: &Within) -> bool {
         let verdict = within.verdict.is_none_or(|verdict| judgement.is_some_and(|own| own.verdict == verdict));
-        let normal = normalise(&within.text);
-        if !verdict || normal.is_empty() {
+        if !verdict || within.words.is_empty() {
             return verdict;
         }
         let passage = self.catalogue.passage(row, &candidate.passage).map_or_else(String::new, |p| p.joined(" "));
         let text = normalise(&format!("{} {passage}", candidate.passage));
-        normal.split(' ').all(|word| text.contains(word))
+        within.words.split(' ').all(|word| text.contains(word))
     }
 
     /// A candidate with what each retriever and the judge said of it, and what training does with it.
@@ -189,10 +199,9 @@ impl Inspector {
     }
 
     /// The generated query and what it found.
-    fn supplement_section(&self, row: &Row, uses: &Uses) -> Result<Option<Element>> {
-        let Some(supplement) = self.catalogue.supplement(row)? else { return Ok(None) };
+    fn supplement_section(&self, row: &Row, supplement: &QuerySupplement, uses: &Uses) -> Element {
         let language = &self.catalogue.files(row).language;
-        let QuerySupplement { summary, generated, rejected, novelty, candidates, judgements, .. } = &supplement;
+        let QuerySupplement { summary, generated, rejected, novelty, candidates, judgements, .. } = supplement;
         let words = |text: &String| -> Html { element("span").foreign(language).text(text).into() };
         let mut known: Vec<(&str, Html)> =
             summary.iter().map(|summary| ("Summary of the positive", words(summary))).collect();
@@ -203,21 +212,19 @@ impl Inspector {
         }
         let section = section("supplement", format!("Found through a generated query ({})", candidates.len()));
         let cards = candidates.iter().map(|found| self.candidate(row, found, find(judgements, &found.passage), uses));
-        Ok(Some(section.child(element("div").class("long").child(facts(known))).children(cards)))
+        section.child(element("div").class("long").child(facts(known))).children(cards)
     }
 
-    /// Negatives that no list brought up: judged by people, or random.
-    fn others(&self, row: &Row, uses: &Uses) -> Result<Option<Element>> {
-        let list = self.catalogue.candidates(row)?.candidates;
-        let found = self.catalogue.supplement(row)?.map_or_else(Vec::new, |supplement| supplement.candidates);
-        let is_listed = |id: &String| list.iter().chain(&found).any(|candidate| candidate.passage == *id);
+    /// Negatives that none of the lists brought up: judged by people, or random.
+    fn others(&self, row: &Row, lists: [&[Candidate]; 2], uses: &Uses) -> Option<Element> {
+        let is_listed = |id: &String| lists.into_iter().flatten().any(|candidate| candidate.passage == *id);
         let others: Vec<_> = uses.provenance.iter().filter(|(passage, _)| !is_listed(passage)).collect();
         let section = section("others", format!("Further negatives ({})", others.len()));
         let cards = others.iter().map(|(passage, provenance)| {
             let known = uses.steps.get(*passage).map(|steps| ("Steps", links_to_steps(steps)));
             self.card(row, passage, element("span").class("badge").text(provenance.name()), known.into_iter().collect())
         });
-        Ok((!others.is_empty()).then(|| section.children(cards)))
+        (!others.is_empty()).then(|| section.children(cards))
     }
 }
 

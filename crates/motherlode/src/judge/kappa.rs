@@ -3,6 +3,15 @@
 /// Grades 0, 1 and 2.
 pub(crate) const GRADES: usize = 3;
 
+/// The grade that most people gave; none where two grades share the most.
+pub(crate) fn settled(grades: impl Iterator<Item = u8>) -> Option<u8> {
+    let mut counts = [0_usize; GRADES];
+    grades.for_each(|grade| counts[usize::from(grade)] += 1);
+    let most = counts.into_iter().max().filter(|most| *most > 0)?;
+    let mut best = (0..GRADES as u8).filter(|grade| counts[usize::from(*grade)] == most);
+    best.next().filter(|_| best.next().is_none())
+}
+
 /// How far two annotators agree over the same pairs.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Cohen {

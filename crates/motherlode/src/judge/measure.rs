@@ -69,11 +69,8 @@ pub struct Calibration {
 /// The grade that a judgement comes to, whether or not the language abstains; none without one.
 pub(crate) fn grade_of(judgement: &Judgement) -> Option<u8> {
     match (judgement.verdict, judgement.accuracy, judgement.completeness) {
-        (Verdict::Negative, ..) => Some(0),
-        (Verdict::Excluded, ..) => Some(1),
-        (Verdict::FalseNegative, ..) => Some(2),
         (Verdict::Abstained, Some(accuracy), Some(completeness)) => Some(Grades { accuracy, completeness }.combined()),
-        _ => None,
+        (verdict, ..) => verdict.grade(),
     }
 }
 

@@ -190,6 +190,16 @@ impl Verdict {
         }
     }
 
+    /// The grade that it stands for: 0, 1 or 2; none where no judge's word counts.
+    pub fn grade(self) -> Option<u8> {
+        match self {
+            Self::Negative => Some(0),
+            Self::Excluded => Some(1),
+            Self::FalseNegative => Some(2),
+            _ => None,
+        }
+    }
+
     /// Whether a judge that answered counts the passage as relevant to some degree (grade 1 or 2).
     pub fn is_eliminated(self) -> bool {
         matches!(self, Self::Excluded | Self::FalseNegative)

@@ -138,8 +138,7 @@ fn miners(material: &Material<'_>, arms: &[&Arm]) -> Result<Table> {
     let caption = "Miners over the candidates. Enough: as many as a step takes. An arm in which over 5 % of the queries \
                    have fewer is not comparable with the others. Where a judge decides, the rule concerns only what it did \
                    not judge";
-    let mut table = Table::new(caption, columns);
-    let mut seen = BTreeSet::new();
+    let mut compared = Vec::new();
     for arm in arms {
         let (Some(examples), Some(candidates)) = (arm.artefacts.get("examples"), arm.artefacts.get("candidates"))
         else {
@@ -148,7 +147,15 @@ fn miners(material: &Material<'_>, arms: &[&Arm]) -> Result<Table> {
         let wrong = |error: serde_json::Error| Error::file(examples.folder(), error.to_string());
         let config: SampleConfig = serde_json::from_value(examples.manifest().config.clone()).map_err(wrong)?;
         let rule = serde_json::to_value(&config.miner).map_err(wrong)?;
-        seen.insert((rule.to_string(), candidates.key()));
+        compared.push((*arm, examples, candidates, config, rule));
+    }
+    let kinds: BTreeSet<_> =
+        compared.iter().map(|(_, _, candidates, _, rule)| (rule.to_string(), candidates.key())).collect();
+    let mut table = Table::new(caption, columns);
+    if kinds.len() < 2 {
+        return Ok(table);
+    }
+    for (arm, examples, candidates, config, rule) in compared {
         let mut rows: Vec<QueryCandidates> = Vec::new();
         for partition in material.partitions(arm) {
             rows.extend(lines_of::<QueryCandidates>(candidates, &format!("{}.jsonl", partition.language))?);
@@ -167,7 +174,7 @@ fn miners(material: &Material<'_>, arms: &[&Arm]) -> Result<Table> {
             Cell::text(comparable.unwrap_or("–")),
         ]);
     }
-    if seen.len() < 2 { Ok(Table::new("", columns)) } else { Ok(table) }
+    Ok(table)
 }
 
 /// Such as `margin, margin 0.15, anchor max`.

@@ -9,7 +9,7 @@ use super::{people, trust};
 use crate::corpus::Language;
 use crate::error::Result;
 use crate::judge::{Calibration, Canaries, Cascade, Corrected, Estimate, QueryJudgements, Verdict};
-use crate::sample::{Example, Provenance};
+use crate::sample::Example;
 
 /// The section.
 pub(super) fn judging(material: &Material<'_>) -> Result<Section> {
@@ -26,9 +26,14 @@ pub(super) fn judging(material: &Material<'_>) -> Result<Section> {
         section.say(format!("The judge: {}.", config["model"].as_str().unwrap_or("not named")));
         section.table(format!("verdicts {}", shared.label), &verdicts(material, shared)?);
         section.table(format!("canaries {}", shared.label), &canaries(shared)?);
-        calibration(shared, &mut section)?;
-        cascade(shared, &mut section)?;
-        trust::add(shared, &mut section)?;
+        let calibrated: BTreeMap<Language, Calibration> =
+            json_of(shared.artefact, "calibration.json")?.unwrap_or_default();
+        let screened: Option<Cascade> = json_of(shared.artefact, "cascade.json")?;
+        calibration(shared, &calibrated, &mut section);
+        if let Some(cascade) = &screened {
+            section.say(cascaded(cascade));
+        }
+        trust::add(shared, &calibrated, screened.as_ref(), &mut section)?;
         people::add(material, shared, &mut section)?;
         if let Some(truth) = &material.truth {
             let (table, fate) = truth.judged(material, shared)?;
@@ -136,9 +141,7 @@ fn canaries(shared: &Shared<'_>) -> Result<Table> {
     Ok(table)
 }
 
-fn calibration(shared: &Shared<'_>, section: &mut Section) -> Result<()> {
-    let calibration: BTreeMap<Language, Calibration> =
-        json_of(shared.artefact, "calibration.json")?.unwrap_or_default();
+fn calibration(shared: &Shared<'_>, calibration: &BTreeMap<Language, Calibration>, section: &mut Section) {
     let caption = "Calibration on pairs that people judged, with 95 % Wilson intervals. Sensitivity: share of the positives \
                    for which the judge says so; specificity: share of the human negatives for which it does not. \
                    “Eliminated” is grade 1 or 2, “false negative” grade 2. Relevant candidates: the share that the judge \
@@ -159,14 +162,13 @@ fn calibration(shared: &Shared<'_>, section: &mut Section) -> Result<()> {
     ];
     let mut table = Table::new(caption, columns);
     let mut sum = Calibration::default();
-    for (language, found) in &calibration {
+    for (language, found) in calibration {
         table.push(calibration_row(&language_name(language), found));
         add(&mut sum, found);
     }
     pool(&mut sum);
     table.total(calibration_row("All pairs in one pool", &sum));
     section.table(format!("calibration {}", shared.label), &table);
-    Ok(())
 }
 
 fn add(sum: &mut Calibration, other: &Calibration) {
@@ -198,9 +200,8 @@ fn calibration_row(name: &str, found: &Calibration) -> Vec<Cell> {
 }
 
 /// How the cheap judge's thresholds held, in a sentence.
-fn cascade(shared: &Shared<'_>, section: &mut Section) -> Result<()> {
-    let Some(cascade) = json_of::<Cascade>(shared.artefact, "cascade.json")? else { return Ok(()) };
-    section.say(format!(
+fn cascaded(cascade: &Cascade) -> String {
+    format!(
         "A cheap judge, {}, saw {} candidates first and decided {} of them{}. On a random slice that chose nothing, the \
          large judge took {} of its decisions otherwise.",
         cascade.model,
@@ -212,8 +213,7 @@ fn cascade(shared: &Shared<'_>, section: &mut Section) -> Result<()> {
             Estimate::Share { count, of, low, high, .. } =>
                 format!("{count} of {of} (95 % interval {} to {})", percent(low), percent(high)),
         }
-    ));
-    Ok(())
+    )
 }
 
 /// A corrected share with its interval.
@@ -247,7 +247,7 @@ fn judged_share(material: &Material<'_>) -> Result<Table> {
             queries += examples.len() as u64;
             for negative in examples.iter().flat_map(|example| &example.negatives) {
                 negatives += 1;
-                judged += u64::from(is_judged(negative.provenance));
+                judged += u64::from(negative.provenance.is_by_language_model());
             }
         }
         let counts = [queries, negatives, judged].map(Cell::count);
@@ -256,8 +256,4 @@ fn judged_share(material: &Material<'_>) -> Result<Table> {
         );
     }
     Ok(table)
-}
-
-fn is_judged(provenance: Provenance) -> bool {
-    matches!(provenance, Provenance::Judged | Provenance::Supplement | Provenance::Deeper)
 }

@@ -152,7 +152,7 @@ impl Lists {
                 _ if is_kept => Fate::Kept,
                 _ => Fate::Other,
             };
-            let is_judged = verdict.is_some_and(|verdict| verdict.is_eliminated() || verdict == Verdict::Negative);
+            let is_judged = verdict.is_some_and(|verdict| verdict.grade().is_some());
             self.candidates.push(Listed { rank: candidate.rank, score: candidate.model_score, is_judged, fate });
         }
     }

@@ -10,7 +10,7 @@ use crate::batch::{Row, Step};
 use crate::corpus::Language;
 use crate::dataset::Dataset;
 use crate::error::{Error, Result};
-use crate::judge::{QueryJudgements, Verdict};
+use crate::judge::QueryJudgements;
 use crate::lines;
 use crate::sample::{Example, Provenance};
 use crate::topic::{Topic, Topics};
@@ -102,7 +102,7 @@ fn sources(material: &Material<'_>, shared: &Shared<'_>) -> Result<Table> {
         let rows: Vec<QueryJudgements> = lines_of(judgements, &format!("{}.jsonl", partition.language))?;
         for judgement in rows.iter().flat_map(|row| &row.judgements) {
             own.eliminated += u64::from(judgement.verdict.is_eliminated());
-            own.judged += u64::from(judgement.verdict.is_eliminated() || judgement.verdict == Verdict::Negative);
+            own.judged += u64::from(judgement.verdict.grade().is_some());
         }
         if !examples.is_empty() {
             table.push(own.row(&language_name(&partition.language)));

@@ -8,8 +8,8 @@ use super::page::Section;
 use super::table::{Cell, Table, grouped};
 use crate::corpus::Language;
 use crate::error::Result;
-use crate::judge::kappa::{Cohen, GRADES, fleiss};
-use crate::judge::{Estimate, QueryJudgements, Verdict};
+use crate::judge::kappa::{self, Cohen, GRADES, fleiss};
+use crate::judge::{Estimate, QueryJudgements};
 
 /// One person's grade of a pair.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,22 +62,14 @@ fn by_pair(grades: &[HumanGrade]) -> ByPair<'_> {
 
 /// The grade that most people gave; none where two share the most.
 fn settled(grades: &[u8]) -> Option<usize> {
-    let count = |grade: usize| grades.iter().filter(|given| usize::from(**given) == grade).count();
-    let most = (0..GRADES).map(count).max().filter(|most| *most > 0)?;
-    let mut best = (0..GRADES).filter(|grade| count(*grade) == most);
-    best.next().filter(|_| best.next().is_none())
+    kappa::settled(grades.iter().copied()).map(usize::from)
 }
 
 fn against(pairs: &BTreeMap<(&str, &str), Vec<u8>>, rows: &[QueryJudgements]) -> Against {
     let mut against = Against::default();
     for row in rows {
         for judgement in &row.judgements {
-            let grade = match judgement.verdict {
-                Verdict::Negative => 0,
-                Verdict::Excluded => 1,
-                Verdict::FalseNegative => 2,
-                _ => continue,
-            };
+            let Some(grade) = judgement.verdict.grade().map(usize::from) else { continue };
             let people = pairs.get(&(row.query.as_str(), judgement.passage.as_str()));
             if let Some(settled) = people.and_then(|grades| settled(grades)) {
                 against[grade][settled] += 1;
@@ -158,6 +150,7 @@ fn table(tables: &BTreeMap<Language, Against>) -> Table {
 mod tests {
     use super::*;
     use crate::judge::Judgement;
+    use crate::judge::Verdict;
 
     #[test]
     fn people_and_judge_are_joined_by_pair() {

@@ -14,20 +14,22 @@ use crate::html::Html;
 use crate::judge::{Audit, Bin, Calibration, Cascade, Corrected, Estimate, Swap, Swaps};
 
 /// Adds what an artefact of `judge` holds of it.
-pub(super) fn add(shared: &Shared<'_>, section: &mut Section) -> Result<()> {
-    let calibration: BTreeMap<Language, Calibration> =
-        json_of(shared.artefact, "calibration.json")?.unwrap_or_default();
-    if let Some(table) = section.tabled(format!("bands {}", shared.label), &bands(&calibration)) {
+pub(super) fn add(
+    shared: &Shared<'_>,
+    calibration: &BTreeMap<Language, Calibration>,
+    cascade: Option<&Cascade>,
+    section: &mut Section,
+) -> Result<()> {
+    if let Some(table) = section.tabled(format!("bands {}", shared.label), &bands(calibration)) {
         section.add(folded(format!("Calibration by score band ({})", shared.label), table));
     }
     let swaps: BTreeMap<Language, Swaps> = json_of(shared.artefact, "swaps.json")?.unwrap_or_default();
     section.table(format!("swaps {}", shared.label), &swapped(&swaps));
-    let cascade: Option<Cascade> = json_of(shared.artefact, "cascade.json")?;
     let mut figures = Vec::new();
     let bins = calibration.iter().map(|(language, found)| (language_name(language), found.reliability.as_slice()));
     let title = "What the judge’s votes are worth as a probability";
     figures.extend(reliability(title, shared, &bins.collect::<Vec<_>>(), section));
-    if let Some(cascade) = &cascade {
+    if let Some(cascade) = cascade {
         section.table(format!("cascade {}", shared.label), &audits(cascade));
         let title = "What the cheap judge’s probabilities are worth beside the large judge";
         figures.extend(reliability(title, shared, &[(cascade.model.clone(), cascade.reliability.as_slice())], section));

@@ -137,8 +137,7 @@ impl Fate {
     }
 
     fn count(&mut self, is_hidden: bool, verdict: Verdict) {
-        let is_judged = matches!(verdict, Verdict::Negative | Verdict::Excluded | Verdict::FalseNegative);
-        let (judged, eliminated) = (u64::from(is_judged), u64::from(verdict.is_eliminated()));
+        let (judged, eliminated) = (u64::from(verdict.grade().is_some()), u64::from(verdict.is_eliminated()));
         if is_hidden {
             self.listed += 1;
             self.judged += judged;
