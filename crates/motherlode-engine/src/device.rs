@@ -126,13 +126,13 @@ fn supported(folder: &ModelFolder, options: &LoadOptions) -> Result<()> {
 }
 
 impl Engine for DeviceEngine {
-    fn device(&self, folder: &Path, options: &LoadOptions) -> Result<String> {
+    fn device(&self, folder: &Path, options: &LoadOptions) -> Result<Option<String>> {
         let folder = ModelFolder::open(folder, options)?;
         Ok(match (self.choose(&folder, options)?, self.device) {
-            (Chosen::Cpu(None), _) => "the CPU".to_owned(),
-            (Chosen::Cpu(Some(error)), _) => format!("the CPU, which `auto` took: {error}"),
-            (Chosen::Card(card), Device::Auto) => format!("{}, found by `auto`", card.name()),
-            (Chosen::Card(card), _) => card.name().to_owned(),
+            (Chosen::Cpu(None), _) => None,
+            (Chosen::Cpu(Some(error)), _) => Some(format!("the CPU, which `auto` took: {error}")),
+            (Chosen::Card(card), Device::Auto) => Some(format!("{}, found by `auto`", card.name())),
+            (Chosen::Card(card), _) => Some(card.name().to_owned()),
         })
     }
 
@@ -222,11 +222,11 @@ mod tests {
         let error = far.encoder(&folder("bert"), &options).err().unwrap().to_string();
         assert!(error.contains("compute on the CPU"), "{error}");
         let auto = DeviceEngine { device: Device::Auto };
-        let told = auto.device(&folder("bert"), &options).unwrap();
+        let told = auto.device(&folder("bert"), &options).unwrap().unwrap();
         assert!(told.contains("cuda:0 (") || told.starts_with("the CPU, which `auto` took: "), "{told}");
         assert!(auto.encoder(&folder("bert"), &options).is_ok());
         let plain = DeviceEngine::default();
-        assert_eq!(plain.device(&folder("bert"), &options).unwrap(), "the CPU");
+        assert_eq!(plain.device(&folder("bert"), &options).unwrap(), None);
     }
 
     #[test]
@@ -256,7 +256,7 @@ mod tests {
             let error = cuda.trainable(&folder(family), &options).err().unwrap().to_string();
             assert!(error.contains(expected), "{error}");
             let auto = DeviceEngine { device: Device::Auto };
-            let told = auto.device(&folder(family), &options).unwrap();
+            let told = auto.device(&folder(family), &options).unwrap().unwrap();
             assert!(told.starts_with("the CPU, which `auto` took: ") && told.contains(expected), "{told}");
             assert!(auto.trainable(&folder(family), &options).is_ok());
         }

@@ -246,11 +246,12 @@ pub fn encode(
         Outcome::UpToDate(artefact) => return Ok(artefact),
         Outcome::Write(draft) => draft,
     };
-    let device = format!("encoded on {}", inputs.engine.device(inputs.model, &config.options())?);
-    progress.say(&device);
-    let encoder = TextEncoder::open(inputs.engine, inputs.model, config)?;
     let mut summary = Summary::default();
-    summary.note(device);
+    if let Some(device) = inputs.engine.device(inputs.model, &config.options())? {
+        progress.say(&format!("encoding on {device}"));
+        summary.note(format!("encoded on {device}"));
+    }
+    let encoder = TextEncoder::open(inputs.engine, inputs.model, config)?;
     summary.value(DIMENSION, encoder.dimension() as f64);
     for partition in &inputs.dataset.partitions {
         write_passages(&mut draft, partition, &encoder, progress)?;

@@ -435,13 +435,14 @@ pub trait LanguageModel: Send + Sync {
 
 /// Opens models. The one thing a caller hands to the stages that encode or train.
 pub trait Engine: Send + Sync {
-    /// Where the encoder in `folder` will compute, for log and manifest; with the reason where it is not what was asked for.
+    /// Where the encoder in `folder` will compute, for log and manifest, with the reason where it is not what was asked for;
+    /// nothing where that is the processor and nobody asked for anything else.
     ///
     /// # Errors
     /// It cannot compute where it was asked to.
-    fn device(&self, folder: &Path, options: &LoadOptions) -> Result<String> {
+    fn device(&self, folder: &Path, options: &LoadOptions) -> Result<Option<String>> {
         let _ = (folder, options);
-        Ok("the CPU".to_owned())
+        Ok(None)
     }
 
     /// Reads an encoder from a sentence-transformers or Hugging Face folder.

@@ -32,7 +32,7 @@ pub(super) struct Trainer<'a> {
     schedule: Schedule,
     loss: LossOptions,
     /// Where the model computes.
-    device: String,
+    device: Option<String>,
     /// What the largest step takes at most.
     footprint: Footprint,
     pub(super) state: LoopState,
@@ -83,7 +83,9 @@ impl<'a> Trainer<'a> {
 
     /// Goes on to the last step, or until patience ends.
     pub(super) fn run(&mut self, progress: &Progress<'_>) -> Result<()> {
-        progress.say(&format!("training on {}", self.device));
+        if let Some(device) = &self.device {
+            progress.say(&format!("training on {device}"));
+        }
         progress.say(&format!("memory for the largest step at most {}", self.footprint));
         self.begin(progress);
         loop {
@@ -181,7 +183,9 @@ impl<'a> Trainer<'a> {
         summary.value("least τ·ln ω", least);
         summary.value("greatest τ·ln ω", most);
         inputs.base.notes.iter().for_each(|note| summary.note(note));
-        summary.note(format!("trained on {}", self.device));
+        if let Some(device) = &self.device {
+            summary.note(format!("trained on {device}"));
+        }
         self.judge_outcome(&mut summary);
         if self.config.validation.pool == Pool::Reduced {
             let passages = self.validation.passages();
