@@ -18,6 +18,8 @@ use crate::corpus::PassageIndex;
 use crate::index::top::Best;
 use crate::run::{Ranking, Scored};
 
+/// Passages whose sums are looked at together, because nearly all are too low.
+const GROUP: usize = 64;
 /// Postings whose scores are computed before they are added.
 const BLOCK: usize = 256;
 const SLACK: f64 = 1.0 + 1e-12;
@@ -63,10 +65,16 @@ pub(super) fn search(
         let (left, read) = split(&mut parts, best.floor());
         let start = (window * WINDOW) as u32;
         read.iter().for_each(|part| sums.add(part, start, impacts));
-        sums.drain(|place, sum| {
-            let passage = start + place as u32;
-            if let Some(score) = complete(sum, passage, left, best.floor(), impacts) {
-                best.push(Scored { passage: PassageIndex(passage), score }, id_ranks);
+        let rest = left.first().map_or(0.0, |part| part.rest);
+        sums.drain(|first, sums| {
+            let least = least_sum(best.floor(), rest);
+            if sums.iter().map(|sum| u64::from(*sum >= least)).sum::<u64>() == 0 {
+                return;
+            }
+            for (passage, sum) in (start + first..).zip(sums).filter(|(_, sum)| **sum >= least) {
+                if let Some(score) = complete(*sum, passage, left, best.floor(), impacts) {
+                    best.push(Scored { passage: PassageIndex(passage), score }, id_ranks);
+                }
             }
         });
     }
@@ -77,6 +85,12 @@ pub(super) fn search(
 #[inline]
 fn reaches(sum: f64, floor: f32) -> bool {
     (sum * SLACK) as f32 >= floor
+}
+
+/// No passage with a lower sum reaches `floor` by what brings `rest` at most; above zero.
+fn least_sum(floor: f32, rest: f64) -> f64 {
+    // Rounding to f32 and the slack raise a sum by less than 1e-7 of it.
+    (f64::from(floor) * (1.0 - 1e-7) - rest).max(f64::MIN_POSITIVE)
 }
 
 /// The most that a passage of each window can score, the highest first, with the window.
@@ -185,22 +199,23 @@ fn count_below(passages: &[u32], end: u32) -> usize {
     known + within.partition_point(|passage| *passage < end)
 }
 
-/// Sums of scores of one window of passages, and which of them have any.
+/// Sums of scores of one window of passages.
 pub(super) struct Sums {
     sums: Vec<f64>,
-    touched: Vec<u64>,
+    /// For each `GROUP` of passages whether one of them has a sum.
+    touched: Vec<bool>,
 }
 
 impl Default for Sums {
     fn default() -> Self {
-        Self { sums: vec![0.0; WINDOW], touched: vec![0; WINDOW / 64] }
+        Self { sums: vec![0.0; WINDOW], touched: vec![false; WINDOW / GROUP] }
     }
 }
 
 impl Sums {
     /// Adds what a term brings; `start` is the first passage of the window.
     fn add(&mut self, part: &Part<'_>, start: u32, impacts: &Impacts) {
-        let (sums, touched) = (&mut self.sums[..WINDOW], &mut self.touched[..WINDOW / 64]);
+        let (sums, touched) = (&mut self.sums[..WINDOW], &mut self.touched[..WINDOW / GROUP]);
         let mut scores = [0.0_f32; BLOCK];
         for (passages, weights) in part.passages.chunks(BLOCK).zip(part.weights.chunks(BLOCK)) {
             let scores = &mut scores[..weights.len()];
@@ -214,20 +229,19 @@ impl Sums {
                 let place = passage.wrapping_sub(start) as usize;
                 if place < WINDOW {
                     sums[place] += f64::from(*score);
-                    touched[place / 64] |= 1 << (place % 64);
+                    touched[place / GROUP] = true;
                 }
             }
         }
     }
 
-    /// Visits every sum in order of passages, and sets all to zero.
-    fn drain(&mut self, mut visit: impl FnMut(usize, f64)) {
-        for (number, touched) in self.touched.iter_mut().enumerate() {
-            let mut left = std::mem::take(touched);
-            while left != 0 {
-                let place = number * 64 + left.trailing_zeros() as usize;
-                left &= left - 1;
-                visit(place, std::mem::take(&mut self.sums[place]));
+    /// Visits the sums of every group that has any, with the place of its first, and sets all to zero.
+    fn drain(&mut self, mut visit: impl FnMut(u32, &[f64])) {
+        let groups = self.sums.chunks_mut(GROUP).zip(&mut self.touched).enumerate();
+        for (number, (sums, touched)) in groups {
+            if std::mem::take(touched) {
+                visit((number * GROUP) as u32, sums);
+                sums.fill(0.0);
             }
         }
     }
