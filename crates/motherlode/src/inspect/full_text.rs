@@ -11,7 +11,7 @@ use crate::artefact::Artefact;
 use crate::error::{Error, Result};
 use crate::index::bm25::{self, Bm25Index};
 
-/// The index of every language, opened when words are first looked for in it.
+/// The index of every language, opened when words are first looked for in it, or before.
 pub(super) struct FullText {
     index: Artefact,
     languages: Mutex<BTreeMap<u16, Arc<LanguageText>>>,
@@ -69,6 +69,13 @@ fn listed(catalogue: &Catalogue, files: &LanguageFiles) -> Result<Vec<(u32, u32)
 }
 
 impl Catalogue {
+    /// Makes ready what searching passages needs, which takes seconds. What fails, fails again for whoever searches.
+    pub(super) fn prepare_search(&self) {
+        if let Some(full_text) = &self.full_text {
+            (0..).zip(&self.languages).for_each(|(number, files)| drop(full_text.language(self, number, files)));
+        }
+    }
+
     /// The rows of these languages that list a passage with all words, ascending.
     ///
     /// # Errors

@@ -36,6 +36,8 @@ pub fn serve(inspector: Inspector, listener: std::net::TcpListener, access: Acce
 
 async fn accept(state: Arc<(Inspector, Access)>, listener: std::net::TcpListener) -> std::io::Result<()> {
     let listener = tokio::net::TcpListener::from_std(listener)?;
+    let preparing = Arc::clone(&state);
+    tokio::task::spawn_blocking(move || preparing.0.catalogue.prepare_search());
     loop {
         let (stream, _) = listener.accept().await?;
         let state = Arc::clone(&state);
