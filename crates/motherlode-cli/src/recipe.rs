@@ -62,7 +62,7 @@ pub(crate) fn report(arguments: &Report, _terminal: &Terminal) -> anyhow::Result
 }
 
 fn told(finished: &Finished) -> String {
-    format!("{}\nreport: {}", finished.table, finished.page.display())
+    format!("{}\nreport: {}", finished.summary, finished.page.display())
 }
 
 /// Prints what the recipe will take.

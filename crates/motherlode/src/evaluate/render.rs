@@ -29,6 +29,23 @@ impl Comparison {
         text
     }
 
+    /// The values by the first measure, and of every system the difference of the macro mean: the end of a run.
+    pub fn to_summary(&self) -> String {
+        let mut text = String::new();
+        let first = self.measures.first().map(|by| by.measure);
+        for by in self.measures.iter().filter(|by| Some(by.measure) == first) {
+            let _ = write!(text, "{}\n\n{}\n", by.title(), aligned(&self.values_grid(by, plain)));
+            for system in &by.systems {
+                let row = self.tests_row("macro", None, &system.macro_mean);
+                let _ = writeln!(text, "{}; macro {} {}, p {}", self.versus(system), row[3], row[4], row[6]);
+            }
+            text.push('\n');
+        }
+        text + &pool::label(&self.pools).map_or_else(String::new, |label| label + "\n")
+            + &self.legend_of_values()
+            + "\n"
+    }
+
     /// The same tables in Markdown.
     pub fn to_markdown(&self) -> String {
         let mut text = String::new();
@@ -184,16 +201,21 @@ impl Comparison {
         )
     }
 
-    fn legend(&self) -> String {
-        let config = &self.config;
-        let (alpha, confidence, power) = (config.alpha, 100.0 * config.confidence, 100.0 * config.power);
+    fn legend_of_values(&self) -> String {
+        let (alpha, confidence) = (self.config.alpha, 100.0 * self.config.confidence);
         format!(
             "Values and differences in percent; intervals of {confidence} % by bootstrap within languages. \
              † p < {alpha} in a paired two-sided t-test, uncorrected. \
              * p < {alpha} in a paired randomisation test, after Holm's correction over the languages; of the macro \
-             mean, signs flipped within languages. \
-             \"Better\" and \"worse\" count *; micro pools the queries of all languages. Detectable: the smallest true difference that a t-test at {alpha} finds \
-             {power} % of the time with these queries."
+             mean, signs flipped within languages."
+        )
+    }
+
+    fn legend(&self) -> String {
+        let (values, alpha, power) = (self.legend_of_values(), self.config.alpha, 100.0 * self.config.power);
+        format!(
+            "{values} \"Better\" and \"worse\" count *; micro pools the queries of all languages. Detectable: the \
+             smallest true difference that a t-test at {alpha} finds {power} % of the time with these queries."
         )
     }
 }

@@ -16,8 +16,8 @@ use crate::report::{Arm, Experiment, HumanGrade, report, side_by_side};
 pub struct Finished {
     /// The page to open.
     pub page: PathBuf,
-    /// The comparison as text.
-    pub table: String,
+    /// What came out, as text.
+    pub summary: String,
 }
 
 /// Writes the pages of a recipe anew, from artefacts that are all there: for a workshop that
@@ -40,21 +40,21 @@ pub fn pages_side_by_side(workshop: &Workshop<'_>, recipes: &[Vec<Variant>]) -> 
     if let Some(twice) = names.iter().find(|name| names.iter().filter(|other| other == name).count() > 1) {
         return Err(Error::config(format!("two of the recipes are named `{twice}`; give one another `name`")));
     }
-    let mut table = String::new();
+    let mut summary = String::new();
     for experiment in &experiments {
-        table += &format!("{}\n\n{}\n", experiment.name, finish(workshop, experiment)?.table);
+        summary += &format!("{}\n\n{}\n", experiment.name, finish(workshop, experiment)?.summary);
     }
     let folder = workshop.pages(&names.join("-beside-"));
     let own: Vec<String> = names.iter().map(|name| format!("../{name}/index.html")).collect();
     side_by_side(&experiments, &own, &folder)?;
-    Ok(Finished { page: folder.join("index.html"), table })
+    Ok(Finished { page: folder.join("index.html"), summary })
 }
 
 pub(super) fn finish(workshop: &Workshop<'_>, experiment: &Experiment) -> Result<Finished> {
-    let table = Comparison::read(&experiment.comparison)?.to_text();
+    let summary = Comparison::read(&experiment.comparison)?.to_summary();
     let pages = workshop.pages(&experiment.name);
     report(experiment, &pages)?;
-    Ok(Finished { page: pages.join("index.html"), table })
+    Ok(Finished { page: pages.join("index.html"), summary })
 }
 
 /// What people said of the pairs of the arms' data sets, where there are labels.

@@ -105,6 +105,7 @@ fn a_system_beside_itself_differs_in_nothing() {
     assert_eq!(tests.micro.p_t, Some(1.0));
     assert_eq!((tests.better, tests.worse), (0, 0));
     insta::assert_snapshot!("text", comparison.to_text());
+    insta::assert_snapshot!("summary", comparison.to_summary());
 }
 
 #[test]
