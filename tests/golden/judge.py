@@ -10,7 +10,7 @@ from pathlib import Path
 from blake3 import blake3
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import brier_score_loss, cohen_kappa_score
-from statsmodels.stats.proportion import confint_proportions_2indep
+from statsmodels.stats.proportion import confint_proportions_2indep, proportion_confint
 
 SOURCE = Path(__file__).resolve().parents[2] / "crates/motherlode/src"
 
@@ -43,6 +43,10 @@ def fence(tag, text):
 
 for counts in [(8, 10, 9, 10), (18, 20, 5, 20), (3, 7, 40, 41)]:
     print(counts, "kappa", kappa(*counts), "Se + Sp - 1 from", youden_low(*counts))
+weights, right = [9, 1, 1, 1], [1, 0, 0, 1]
+size = sum(weights) ** 2 / sum(weight**2 for weight in weights)
+share = sum(weight for weight, is_right in zip(weights, right) if is_right) / sum(weights)
+print("weighted", share, proportion_confint(share * size, size, method="wilson"))
 truth, claims = [0, 0, 1, 1, 1, 1], [0.05, 0.0, 0.09, 0.55, 1.0, 0.95]
 relevant, claimed = calibration_curve(truth, claims, n_bins=10)
 print("reliability", list(claimed), list(relevant), "Brier", brier_score_loss(truth, claims))

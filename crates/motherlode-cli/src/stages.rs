@@ -336,7 +336,7 @@ pub(crate) struct Judge {
     dataset: PathBuf,
     /// Candidates made by `mine`.
     candidates: PathBuf,
-    /// JSON Lines files of labels that people gave to pairs (query, passage, grade, annotator), for calibration.
+    /// JSON Lines files of labels that people gave to pairs (query, passage, grade, annotator, weight), for calibration.
     #[arg(long)]
     labels: Vec<PathBuf>,
     #[command(flatten)]

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::Judge;
 use super::ask::Case;
 use super::config::Reference;
-use super::labels::Labels;
+use super::labels::{Labelled, Labels};
 use super::select::{Lists, drawn};
 use super::verdict::Opinion;
 use crate::corpus::{Language, PassageIndex};
@@ -44,6 +44,9 @@ pub struct CalibrationPair {
     pub relevant: bool,
     /// Where they say so.
     pub source: Source,
+    /// For how many pairs it stands, where people labelled a stratified sample.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub weight: f64,
     /// The judge's grade; absent where its replies could not be read. A cheap judge's decision is 0 or 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub grade: Option<u8>,
@@ -58,9 +61,20 @@ pub struct CalibrationPair {
     pub model_score: Option<f32>,
 }
 
-/// Judged pairs of one query and one side.
+/// The weight of a pair that stands for itself.
+pub(super) fn one() -> f64 {
+    1.0
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde wants it so")]
+fn is_one(weight: &f64) -> bool {
+    weight.to_bits() == one().to_bits()
+}
+
+/// Judged pairs of one query, one side and one weight.
 pub(super) struct Trial<'a> {
     pub(super) is_positive: bool,
+    pub(super) weight: f64,
     pub(super) source: Source,
     pub(super) case: Case<'a>,
 }
@@ -69,9 +83,18 @@ struct Pair {
     query: QueryIndex,
     passage: PassageIndex,
     is_positive: bool,
+    weight: f64,
     source: Source,
     /// The positive and its twins, which must not stand in the reference.
     without: Vec<PassageIndex>,
+}
+
+impl Pair {
+    /// Negatives of a query share a reference.
+    fn are_judged_together(&self, other: &Self) -> bool {
+        let is_one_weight = self.weight.to_bits() == other.weight.to_bits();
+        !self.is_positive && !other.is_positive && self.query == other.query && is_one_weight
+    }
 }
 
 /// A keyed random slice of every language's judged pairs: `judge.calibration` of each side where there are so many; and
@@ -95,11 +118,11 @@ pub(super) fn trials<'a>(
         let drawn = |side| drawn(side, judge.config.calibration, seed, "judge calibration", name);
         for side in [drawn(positives), drawn(negatives), labelled] {
             // One case for the negatives of a query, since they share a reference; one for each positive.
-            for run in side.chunk_by(|a, b| !a.is_positive && !b.is_positive && a.query == b.query) {
+            for run in side.chunk_by(Pair::are_judged_together) {
                 let passages = run.iter().map(|pair| pair.passage).collect();
                 let case = Case::new(partition, judge.split, run[0].query, &run[0].without, judge.config)?;
-                let (is_positive, source) = (run[0].is_positive, run[0].source);
-                trials.push(Trial { is_positive, source, case: Case { passages, ..case } });
+                let Pair { is_positive, weight, source, .. } = run[0];
+                trials.push(Trial { is_positive, weight, source, case: Case { passages, ..case } });
             }
         }
     }
@@ -111,8 +134,14 @@ fn pairs(judge: &Judge, partition: &Partition) -> Result<Vec<Pair>> {
     let judged = partition.split(judge.split)?;
     let digest = |passage: PassageIndex| text_digest(partition.corpus.passage(passage).text);
     let needs_reference = judge.config.reference == Reference::Positives;
-    let pair =
-        |query, passage, is_positive, without| Pair { query, passage, is_positive, source: Source::Qrels, without };
+    let pair = |query, passage, is_positive, without| Pair {
+        query,
+        passage,
+        is_positive,
+        weight: one(),
+        source: Source::Qrels,
+        without,
+    };
     let mut pairs = Vec::new();
     for (query, _) in judged.queries.iter() {
         let positives: Vec<_> = judged.qrels.positives(query).map(|positive| (positive, digest(positive))).collect();
@@ -137,13 +166,13 @@ fn labelled(judge: &Judge, partition: &Partition, labels: &Labels) -> Result<Vec
     let digest = |passage: PassageIndex| text_digest(partition.corpus.passage(passage).text);
     let needs_reference = judge.config.reference == Reference::Positives;
     let mut pairs = Vec::new();
-    for (query, passage, is_positive) in labels.of(&partition.language) {
+    for Labelled { query, passage, is_relevant: is_positive, weight } in labels.of(&partition.language) {
         let own = digest(passage);
         let positives: Vec<PassageIndex> = judged.qrels.positives(query).collect();
         let without: Vec<PassageIndex> =
             positives.iter().copied().filter(|positive| is_positive && digest(*positive) == own).collect();
         if !needs_reference || without.len() < positives.len() {
-            pairs.push(Pair { query, passage, is_positive, source: Source::Labels, without });
+            pairs.push(Pair { query, passage, is_positive, weight, source: Source::Labels, without });
         }
     }
     pairs.sort_by_key(|pair| (pair.query, pair.is_positive, pair.passage));
@@ -166,7 +195,7 @@ pub(super) fn rows(trials: &[Trial], said: Vec<Vec<Said>>, lists: &Lists) -> Vec
     let scores: BTreeMap<&Language, Scores> = lists.iter().map(|(tag, lists)| (tag, Scores::of(lists))).collect();
     let mut rows = Vec::new();
     for (trial, said) in trials.iter().zip(said) {
-        let Trial { is_positive, source, case } = trial;
+        let Trial { is_positive, weight, source, case } = trial;
         for (passage, said) in case.passages.iter().zip(said) {
             if said.opinion == Opinion::Unjudged && said.decided.is_none() {
                 continue;
@@ -180,6 +209,7 @@ pub(super) fn rows(trials: &[Trial], said: Vec<Vec<Said>>, lists: &Lists) -> Vec
                 language: case.language.clone(),
                 relevant: *is_positive,
                 source: *source,
+                weight: *weight,
                 grade: said.decided.or(said.opinion.grade()),
                 claimed,
                 probability: said.probability,

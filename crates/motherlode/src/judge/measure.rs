@@ -81,6 +81,8 @@ struct Graded<'a> {
     grade: u8,
     /// What people say; none for a candidate.
     relevant: Option<bool>,
+    /// For how many pairs it stands.
+    weight: f64,
 }
 
 /// The calibration of every language, also of those without any pair.
@@ -95,7 +97,8 @@ pub(super) fn outcome(
         let mut pairs: Vec<Graded> = Vec::new();
         for row in &own {
             if let Some(grade) = row.grade {
-                pairs.push(Graded { query: &row.query, score: row.model_score, grade, relevant: Some(row.relevant) });
+                let (relevant, weight) = (Some(row.relevant), row.weight);
+                pairs.push(Graded { query: &row.query, score: row.model_score, grade, relevant, weight });
             }
         }
         let judgements = judged.lists.get(language).map_or(&[][..], Vec::as_slice);
@@ -103,7 +106,7 @@ pub(super) fn outcome(
             for (candidate, judgement) in list.candidates.iter().zip(&row.judgements) {
                 if let Some(grade) = grade_of(judgement) {
                     let score = Some(candidate.model_score);
-                    pairs.push(Graded { query: &list.query, score, grade, relevant: None });
+                    pairs.push(Graded { query: &list.query, score, grade, relevant: None, weight: 1.0 });
                 }
             }
         }
@@ -169,19 +172,13 @@ fn tallies(pairs: &[Graded], least: u8, strata: usize, stratum: impl Fn(&Graded)
     for pair in pairs {
         let Some(stratum) = stratum(pair) else { continue };
         let tally = &mut queries.entry(pair.query).or_insert_with(|| vec![Tally::default(); strata])[stratum];
-        let decision = usize::from(pair.grade >= least);
+        let decision = pair.grade >= least;
         match pair.relevant {
-            Some(true) => {
-                tally.positives += 1;
-                tally.found += decision;
-            }
-            Some(false) => {
-                tally.negatives += 1;
-                tally.cleared += 1 - decision;
-            }
+            Some(true) => tally.positives.push(decision, pair.weight),
+            Some(false) => tally.negatives.push(!decision, pair.weight),
             None => {
                 tally.judged += 1;
-                tally.eliminated += decision;
+                tally.eliminated += usize::from(decision);
             }
         }
     }
@@ -217,7 +214,7 @@ mod tests {
     use super::*;
 
     fn graded(query: &str, score: f32, grade: u8, relevant: Option<bool>) -> Graded<'_> {
-        Graded { query, score: Some(score), grade, relevant }
+        Graded { query, score: Some(score), grade, relevant, weight: 1.0 }
     }
 
     #[test]

@@ -23,7 +23,7 @@ pub enum Estimate {
         count: usize,
         /// All pairs.
         of: usize,
-        /// Their quotient.
+        /// Their quotient, or that of their weights.
         rate: f64,
         /// Lower bound.
         low: f64,
@@ -37,10 +37,11 @@ impl Estimate {
     ///
     /// Source: Wilson's score interval without continuity correction, z = 1.96 (the 97.5 % quantile).
     pub fn wilson(count: usize, of: usize) -> Self {
-        if of == 0 {
-            return Self::NotEstimable;
-        }
-        let (n, rate) = (of as f64, count as f64 / of as f64);
+        if of == 0 { Self::NotEstimable } else { Self::share(count, of, count as f64 / of as f64, of as f64) }
+    }
+
+    /// A share whose interval is as wide as that of `n` pairs of equal weight.
+    fn share(count: usize, of: usize, rate: f64, n: f64) -> Self {
         let centre = (rate + Z * Z / (2.0 * n)) / (1.0 + Z * Z / n);
         let half = Z / (1.0 + Z * Z / n) * (rate * (1.0 - rate) / n + Z * Z / (4.0 * n * n)).sqrt();
         Self::Share { count, of, rate, low: (centre - half).max(0.0), high: (centre + half).min(1.0) }
@@ -91,17 +92,58 @@ pub struct Rates {
     pub corrected: Corrected,
 }
 
+/// Pairs of which people say one thing, and those for which the decision was the same.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub(crate) struct Agreed {
+    pairs: usize,
+    right: usize,
+    /// Sum of the pairs' weights, of their squares, and of the weights of the right ones.
+    weight: f64,
+    squares: f64,
+    right_weight: f64,
+}
+
+impl Agreed {
+    /// Counts a pair that stands for `weight` pairs.
+    pub(crate) fn push(&mut self, is_right: bool, weight: f64) {
+        self.pairs += 1;
+        self.weight += weight;
+        self.squares += weight * weight;
+        if is_right {
+            self.right += 1;
+            self.right_weight += weight;
+        }
+    }
+
+    fn add(&mut self, other: &Self) {
+        self.pairs += other.pairs;
+        self.right += other.right;
+        self.weight += other.weight;
+        self.squares += other.squares;
+        self.right_weight += other.right_weight;
+    }
+
+    /// The share of the right ones by weight; none without pairs.
+    pub(crate) fn share(&self) -> Option<f64> {
+        (self.pairs > 0).then(|| self.right_weight / self.weight)
+    }
+
+    /// The same with its interval.
+    ///
+    /// Source: Kish's effective sample size, (Σ w)² / Σ w² (Survey Sampling, 1965), in Wilson's interval.
+    fn estimate(&self) -> Estimate {
+        let size = self.weight * self.weight / self.squares;
+        self.share().map_or(Estimate::NotEstimable, |rate| Estimate::share(self.right, self.pairs, rate, size))
+    }
+}
+
 /// What one query, or all of them, tell of one decision.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(crate) struct Tally {
-    /// Positives for which the decision was yes.
-    pub(crate) found: usize,
-    /// Positives.
-    pub(crate) positives: usize,
-    /// Human negatives for which it was no.
-    pub(crate) cleared: usize,
-    /// Human negatives.
-    pub(crate) negatives: usize,
+    /// Positives; right where the decision was yes.
+    pub(crate) positives: Agreed,
+    /// Human negatives; right where it was no.
+    pub(crate) negatives: Agreed,
     /// Judged candidates for which it was yes.
     pub(crate) eliminated: usize,
     /// Judged candidates.
@@ -111,10 +153,8 @@ pub(crate) struct Tally {
 impl Tally {
     /// Adds another.
     pub(crate) fn add(&mut self, other: &Self) {
-        self.found += other.found;
-        self.positives += other.positives;
-        self.cleared += other.cleared;
-        self.negatives += other.negatives;
+        self.positives.add(&other.positives);
+        self.negatives.add(&other.negatives);
         self.eliminated += other.eliminated;
         self.judged += other.judged;
     }
@@ -122,8 +162,8 @@ impl Tally {
     /// Sensitivity, specificity, agreement and the apparent rate; the corrected rate stays open.
     pub(crate) fn rates(&self) -> Rates {
         Rates {
-            sensitivity: Estimate::wilson(self.found, self.positives),
-            specificity: Estimate::wilson(self.cleared, self.negatives),
+            sensitivity: self.positives.estimate(),
+            specificity: self.negatives.estimate(),
             kappa: self.kappa(),
             apparent: Estimate::wilson(self.eliminated, self.judged),
             corrected: Corrected::NotEstimable,
@@ -132,10 +172,11 @@ impl Tally {
 
     /// Cohen's κ; none where people, and the judge, say one thing only.
     fn kappa(&self) -> Option<f64> {
-        let all = (self.positives + self.negatives) as f64;
-        let yes = (self.found + self.negatives - self.cleared) as f64;
-        let observed = (self.found + self.cleared) as f64 / all;
-        let people = self.positives as f64 / all;
+        let Self { positives, negatives, .. } = self;
+        let all = positives.weight + negatives.weight;
+        let yes = positives.right_weight + negatives.weight - negatives.right_weight;
+        let observed = (positives.right_weight + negatives.right_weight) / all;
+        let people = positives.weight / all;
         let judge = yes / all;
         let expected = people * judge + (1.0 - people) * (1.0 - judge);
         let kappa = (observed - expected) / (1.0 - expected);
@@ -152,9 +193,8 @@ impl Tally {
     /// Source: Newcombe's hybrid score interval for the difference of two proportions (Statistics in Medicine 17, 1998,
     /// method 10), here of sensitivity and 1 − specificity.
     fn worth_at_least(&self) -> Option<f64> {
-        let sides = [(self.found, self.positives), (self.cleared, self.negatives)];
         let [Estimate::Share { rate: se, low: se_low, .. }, Estimate::Share { rate: sp, low: sp_low, .. }] =
-            sides.map(|(count, of)| Estimate::wilson(count, of))
+            [self.positives, self.negatives].map(|side| side.estimate())
         else {
             return None;
         };
@@ -165,10 +205,8 @@ impl Tally {
     ///
     /// Source: Rogan and Gladen, American Journal of Epidemiology 107 (1978): (p + Sp − 1) / (Se + Sp − 1).
     pub(crate) fn rogan_gladen(&self) -> Option<f64> {
-        let share = |count: usize, of: usize| (of > 0).then(|| count as f64 / of as f64);
-        let se = share(self.found, self.positives)?;
-        let sp = share(self.cleared, self.negatives)?;
-        let apparent = share(self.eliminated, self.judged)?;
+        let (se, sp) = (self.positives.share()?, self.negatives.share()?);
+        let apparent = (self.judged > 0).then(|| self.eliminated as f64 / self.judged as f64)?;
         let youden = se + sp - 1.0;
         (youden > 0.0).then(|| ((apparent + sp - 1.0) / youden).clamp(0.0, 1.0))
     }
@@ -219,6 +257,16 @@ pub(crate) fn quantile(draws: &[Option<f64>], at: f64, missing: f64) -> f64 {
 }
 
 #[cfg(test)]
+impl Agreed {
+    /// Pairs of equal weight.
+    pub(crate) fn of(right: usize, pairs: usize) -> Self {
+        let mut side = Self::default();
+        (0..pairs).for_each(|pair| side.push(pair < right, 1.0));
+        side
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
@@ -241,7 +289,24 @@ mod tests {
     }
 
     fn tally(found: usize, positives: usize, cleared: usize, negatives: usize) -> Tally {
-        Tally { found, positives, cleared, negatives, eliminated: 0, judged: 0 }
+        let (positives, negatives) = (Agreed::of(found, positives), Agreed::of(cleared, negatives));
+        Tally { positives, negatives, eliminated: 0, judged: 0 }
+    }
+
+    /// Golden: statsmodels' `proportion_confint(rate * n, n, method="wilson")` with Kish's n; tests/golden/judge.py.
+    #[test]
+    fn a_pair_counts_for_those_that_it_stands_for() {
+        let mut side = Agreed::default();
+        for (is_right, weight) in [(true, 9.0), (false, 1.0), (false, 1.0), (true, 1.0)] {
+            side.push(is_right, weight);
+        }
+        let Estimate::Share { count, of, rate, low, high } = side.estimate() else { panic!("there are pairs") };
+        assert_eq!((count, of), (2, 4));
+        for (found, expected) in [(rate, 10.0 / 12.0), (low, 0.216_648_917_430_195_32), (high, 0.989_058_370_884_005_3)]
+        {
+            assert!((found - expected).abs() < 1e-12, "{found}");
+        }
+        assert_eq!(Agreed::of(2, 4).estimate(), Estimate::wilson(2, 4));
     }
 
     /// Golden: scikit-learn's `cohen_kappa_score`, statsmodels' `confint_proportions_2indep(…, method="newcomb")`;
@@ -267,7 +332,8 @@ mod tests {
         assert!((judge.rogan_gladen().unwrap() - 0.2 / 0.7).abs() < 1e-12);
         let few = Tally { eliminated: 5, judged: 100, ..judge };
         assert!(few.rogan_gladen().unwrap().abs() < 1e-12, "clipped");
-        assert_eq!(Tally { found: 10, ..judge }.rogan_gladen(), None, "Se + Sp = 1");
+        let useless = Tally { positives: Agreed::of(10, 100), ..judge };
+        assert_eq!(useless.rogan_gladen(), None, "Se + Sp = 1");
     }
 
     fn queries(each: Tally, count: usize) -> Vec<Vec<Tally>> {
@@ -276,17 +342,17 @@ mod tests {
 
     #[test]
     fn the_corrected_rate_has_an_interval_or_is_not_estimable() {
-        let good = Tally { found: 1, positives: 1, cleared: 1, negatives: 1, eliminated: 1, judged: 4 };
+        let good = Tally { eliminated: 1, judged: 4, ..tally(1, 1, 1, 1) };
         let Corrected::Rate { rate, low, high } = corrected(&queries(good, 30), 1, "sw") else { panic!("estimable") };
         assert!((rate - 0.25).abs() < 1e-12 && (low - rate).abs() < 1e-12 && (high - rate).abs() < 1e-12);
         let mut mixed = queries(good, 30);
         for query in mixed.iter_mut().step_by(3) {
-            query[0] = Tally { found: 0, cleared: 0, eliminated: 3, ..good };
+            query[0] = Tally { eliminated: 3, judged: 4, ..tally(0, 1, 0, 1) };
         }
         let Corrected::Rate { rate, low, high } = corrected(&mixed, 1, "sw") else { panic!("estimable") };
         assert!(low < rate && rate < high && (0.0..=1.0).contains(&low) && (0.0..=1.0).contains(&high));
         assert_eq!(corrected(&mixed, 1, "sw"), corrected(&mixed, 1, "sw"));
-        let no_negatives = Tally { negatives: 0, cleared: 0, ..good };
+        let no_negatives = Tally { negatives: Agreed::default(), ..good };
         assert_eq!(corrected(&queries(no_negatives, 30), 1, "sw"), Corrected::NotEstimable);
         assert_eq!(corrected(&queries(good, 1), 1, "sw"), Corrected::NotEstimable, "two pairs tell nothing");
         assert_eq!(corrected(&[], 1, "sw"), Corrected::NotEstimable);
@@ -294,11 +360,11 @@ mod tests {
 
     #[test]
     fn strata_are_weighted_by_their_candidates() {
-        let exact = |eliminated, judged| Tally { found: 9, positives: 9, cleared: 9, negatives: 9, eliminated, judged };
+        let exact = |eliminated, judged| Tally { eliminated, judged, ..tally(9, 9, 9, 9) };
         let queries = vec![vec![exact(1, 1), exact(0, 3)], vec![exact(1, 1), exact(3, 3)]];
         let Corrected::Rate { rate, .. } = corrected(&queries, 1, "sw") else { panic!("estimable") };
         assert!((rate - 5.0 / 8.0).abs() < 1e-12);
-        let blind = Tally { positives: 0, found: 0, ..exact(0, 3) };
+        let blind = Tally { positives: Agreed::default(), ..exact(0, 3) };
         assert_eq!(corrected(&[vec![exact(1, 1), blind]], 1, "sw"), Corrected::NotEstimable);
     }
 

@@ -167,7 +167,7 @@ fn calibration(shared: &Shared<'_>, calibration: &BTreeMap<Language, Calibration
         add(&mut sum, found);
     }
     pool(&mut sum);
-    table.total(calibration_row("All pairs in one pool", &sum));
+    table.total(calibration_row("All pairs in one pool, each once", &sum));
     section.table(format!("calibration {}", shared.label), &table);
 }
 

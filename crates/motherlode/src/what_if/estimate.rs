@@ -10,7 +10,7 @@ use crate::judge::{CalibrationPair, Corrected, Estimate};
 const DRAWS: usize = 1000;
 
 /// What one query, or a language, tells.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub(super) struct Taken {
     /// Calibration pairs, and what the judge says of the candidates that the miner keeps.
     tally: Tally,
@@ -28,14 +28,8 @@ impl Taken {
     /// Counts a pair that people judged too.
     pub(super) fn calibrate(&mut self, pair: &CalibrationPair) {
         let Some(grade) = pair.grade else { return };
-        let decision = usize::from(grade >= 1);
-        if pair.relevant {
-            self.tally.positives += 1;
-            self.tally.found += decision;
-        } else {
-            self.tally.negatives += 1;
-            self.tally.cleared += 1 - decision;
-        }
+        let side = if pair.relevant { &mut self.tally.positives } else { &mut self.tally.negatives };
+        side.push((grade >= 1) == pair.relevant, pair.weight);
     }
 
     /// Counts a candidate that the miner keeps.
@@ -82,7 +76,7 @@ impl Taken {
     /// nobody graded π.
     fn relevant(&self) -> Option<f64> {
         let prevalence = self.tally.rogan_gladen()?;
-        let sensitivity = self.tally.found as f64 / self.tally.positives as f64;
+        let sensitivity = self.tally.positives.share()?;
         let apparent = self.tally.eliminated as f64 / self.tally.judged as f64;
         let share = |part: f64, whole: f64| if whole > 0.0 { (part / whole).min(1.0) } else { 0.0 };
         let of_eliminated = share(sensitivity * prevalence, apparent);
@@ -128,9 +122,11 @@ fn share(languages: &[Taken]) -> Option<f64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::judge::rates::Agreed;
 
     fn taken(eliminated: usize, cleared: usize) -> Taken {
-        let tally = Tally { found: 8, positives: 10, cleared: 9, negatives: 10, eliminated: 30, judged: 100 };
+        let (positives, negatives) = (Agreed::of(8, 10), Agreed::of(9, 10));
+        let tally = Tally { positives, negatives, eliminated: 30, judged: 100 };
         Taken { tally, eliminated, cleared, open: 0, human: 0 }
     }
 
@@ -149,7 +145,8 @@ mod tests {
     #[test]
     fn a_language_that_cannot_be_corrected_leaves_the_whole_open() {
         let good = vec![taken(3, 7); 5];
-        let blind: Vec<Taken> = good.iter().map(|it| Taken { tally: Tally { found: 0, ..it.tally }, ..*it }).collect();
+        let mut blind = good.clone();
+        blind.iter_mut().for_each(|taken| taken.tally.positives = Agreed::of(0, 10));
         assert!(matches!(estimate(&[&good], 1, "x"), Corrected::Rate { .. }));
         assert_eq!(estimate(&[&good, &blind], 1, "x"), Corrected::NotEstimable);
     }

@@ -23,6 +23,7 @@ fn pair(number: usize, relevant: bool) -> CalibrationPair {
         passage: format!("p{number}"),
         relevant,
         source: Source::Qrels,
+        weight: 1.0,
         grade: Some(if relevant { 2 } else { 0 }),
         claimed: None,
         probability: None,

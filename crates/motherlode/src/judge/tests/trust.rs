@@ -142,7 +142,7 @@ fn labels_of_people_calibrate_the_judge() {
     let room = Room::new();
     let path = room.path("labels.jsonl");
     let lines = [
-        r#"{"query": "1", "passage": "b#0", "grade": 2, "annotator": "ann"}"#,
+        r#"{"query": "1", "passage": "b#0", "grade": 2, "annotator": "ann", "weight": 3}"#,
         r#"{"query": "1", "passage": "d#0", "grade": 2, "annotator": "ann", "note": "a slip, corrected below"}"#,
         r#"{"query": "1", "passage": "d#0", "grade": 0, "annotator": "ann"}"#,
         r#"{"query_id": "2", "passage_id": "c#0", "grade": 1, "annotator": "ann", "language": "sw"}"#,
@@ -160,6 +160,7 @@ fn labels_of_people_calibrate_the_judge() {
         pairs.iter().map(|pair| (pair.passage.as_str(), pair.relevant, pair.grade, pair.source)).collect();
     assert_eq!(told, [("d#0", false, Some(0), Source::Labels), ("b#0", true, Some(2), Source::Labels)]);
     assert!((pairs[1].model_score.unwrap() - 0.9).abs() < 1e-6);
+    assert!((pairs[0].weight - 1.0).abs() < 1e-12 && (pairs[1].weight - 3.0).abs() < 1e-12);
     assert_eq!(artefact.summary().counts["labelled pairs that annotators dispute"], 1);
     let calibration: BTreeMap<Language, Calibration> = read(&artefact, "calibration.json");
     let swahili = &calibration[&Language::new("sw").unwrap()];
@@ -172,6 +173,8 @@ fn labels_of_people_calibrate_the_judge() {
     assert!(message.contains("labels.jsonl:1: `99` is no train query of any language"), "{message}");
     std::fs::write(&path, r#"{"query": "1", "passage": "nowhere", "grade": 2}"#).unwrap();
     assert!(run().unwrap_err().to_string().contains("`nowhere` is no passage of `sw`"));
+    std::fs::write(&path, r#"{"query": "1", "passage": "b#0", "grade": 2, "weight": 0}"#).unwrap();
+    assert!(run().unwrap_err().to_string().contains("labels.jsonl:1: `weight`: expected a number above 0, got 0"));
 }
 
 #[test]
