@@ -19,6 +19,8 @@ use crate::error::{Error, Result};
 use crate::memory;
 
 const MANIFEST: &str = "manifest.json";
+/// What an artefact took to make; outside the manifest, because it is another each time.
+pub const TIMING: &str = "timing.json";
 const JOURNAL: &str = "journal.json";
 
 /// What a stage counted: in, out, and dropped per reason; plus values and remarks for the reader of the report.
@@ -260,6 +262,8 @@ pub struct Draft {
     recipe: Recipe,
     files: BTreeMap<String, FileRecord>,
     started: Instant,
+    /// What goes to `timing.json` beside the time.
+    taken: serde_json::Map<String, serde_json::Value>,
     _lock: File,
 }
 
@@ -293,7 +297,8 @@ pub fn draft(folder: &Path, recipe: Recipe) -> Result<Outcome> {
             BTreeMap::new()
         }
     };
-    let draft = Draft { folder: folder.to_path_buf(), partial, recipe, files, started: Instant::now(), _lock: lock };
+    let (folder, taken) = (folder.to_path_buf(), serde_json::Map::new());
+    let draft = Draft { folder, partial, recipe, files, started: Instant::now(), taken, _lock: lock };
     draft.write_journal()?;
     memory::forget_peak();
     Ok(Outcome::Write(draft))
@@ -373,18 +378,24 @@ impl Draft {
         self.write_journal()
     }
 
+    /// Keeps what else the artefact took, such as answers of language models, for [`TIMING`].
+    pub fn took(&mut self, name: &str, what: impl Serialize) -> Result<()> {
+        let value = serde_json::to_value(what).map_err(|error| Error::data(format!("{name}: {error}")))?;
+        self.taken.insert(name.to_owned(), value);
+        Ok(())
+    }
+
     /// Finishes the artefact: manifest, sync, rename. How long it took, and the most bytes of memory that the process had
-    /// meanwhile, go to `timing.json`, outside the manifest.
-    pub fn commit(self, summary: Summary) -> Result<Artefact> {
+    /// meanwhile, go to [`TIMING`].
+    pub fn commit(mut self, summary: Summary) -> Result<Artefact> {
+        self.took("seconds", self.started.elapsed().as_secs_f64())?;
+        self.took("peak_memory", memory::peak())?;
         let key = self.key();
         let Recipe { stage, format, config, seed, inputs } = self.recipe;
         let manifest =
             Manifest { stage, format, key, config, seed, inputs, files: self.files.into_values().collect(), summary };
         remove_if_there(&self.partial.join(".scratch"))?;
-        write_json(
-            &self.partial.join("timing.json"),
-            &serde_json::json!({ "seconds": self.started.elapsed().as_secs_f64(), "peak_memory": memory::peak() }),
-        )?;
+        write_json(&self.partial.join(TIMING), &self.taken)?;
         write_json(&self.partial.join(MANIFEST), &manifest)?;
         fs::remove_file(self.partial.join(JOURNAL)).map_err(Error::io(&self.partial))?;
         sync_folder(&self.partial)?;

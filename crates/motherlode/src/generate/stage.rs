@@ -11,7 +11,7 @@ use crate::corpus::Language;
 use crate::dataset::{Partition, Split};
 use crate::error::{Error, Result};
 use crate::judge::{self, Judge, QueryJudgements, Standing, Verdict};
-use crate::llm::Llm;
+use crate::llm::{Llm, USAGE};
 use crate::mine::{Candidate, QueryCandidates};
 use crate::progress::Progress;
 use crate::text::language::LanguageCheck;
@@ -57,7 +57,9 @@ pub fn generate(
         Outcome::UpToDate(artefact) => return Ok(artefact),
         Outcome::Write(draft) => draft,
     };
+    let before = llm.usage();
     let rounds = rounds(inputs, config, llm, retrieve, progress)?;
+    draft.took(USAGE, llm.usage().since(&before))?;
     let Rounds { mut supplements, gains, .. } = rounds;
     let mut summary = Summary::default();
     note_unpaid(&mut summary, rounds.unpaid_queries, rounds.unpaid_pairs);

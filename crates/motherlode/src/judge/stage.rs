@@ -23,7 +23,7 @@ use crate::artefact::{Artefact, Draft, Outcome, Recipe, Summary, draft};
 use crate::corpus::Language;
 use crate::dataset::{Dataset, Split};
 use crate::error::{Error, Result};
-use crate::llm::Llm;
+use crate::llm::{Llm, USAGE};
 use crate::mine::QueryCandidates;
 use crate::progress::Progress;
 
@@ -141,16 +141,17 @@ pub fn judge(
         .input_key("prompt", config.order.prompt())
         .input("candidates", inputs.candidates);
     if let Some(digest) = labels_digest(inputs.labels)? {
-        recipe = recipe.input_key("labels", &digest);
+        recipe = recipe.input_key("weighted labels", &digest);
     }
     let mut draft = match draft(out, recipe)? {
         Outcome::UpToDate(artefact) => return Ok(artefact),
         Outcome::Write(draft) => draft,
     };
-    let judge = inputs.judge(config, llm);
+    let (judge, before) = (inputs.judge(config, llm), llm.usage());
     let lists = inputs.lists()?;
     let findings = findings(&judge, &lists, &inputs.read_labels()?, seed, progress)?;
     write(&mut draft, &judge, &lists, &findings)?;
+    draft.took(USAGE, llm.usage().since(&before))?;
     draft.commit(summary(&findings))
 }
 

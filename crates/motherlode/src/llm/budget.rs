@@ -5,6 +5,9 @@ use std::sync::{Mutex, MutexGuard};
 use super::config::LlmConfig;
 use super::request::{Answer, Request};
 
+/// The name under which an artefact keeps the [`Usage`] that it took.
+pub const USAGE: &str = "usage";
+
 /// What answers cost since the ledger was opened. It depends on what the ledger held before, so it belongs beside a
 /// stage's result, never in it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -26,6 +29,36 @@ pub struct Usage {
     pub completion_tokens: u64,
     /// Price of both, in the currency of the configuration.
     pub cost: f64,
+}
+
+impl Usage {
+    /// What was spent since `before`.
+    #[must_use]
+    pub fn since(&self, before: &Self) -> Self {
+        Self {
+            calls: self.calls - before.calls,
+            retries: self.retries - before.retries,
+            ledger_hits: self.ledger_hits - before.ledger_hits,
+            unanswered: self.unanswered - before.unanswered,
+            prompt_tokens: self.prompt_tokens - before.prompt_tokens,
+            cached_tokens: self.cached_tokens - before.cached_tokens,
+            completion_tokens: self.completion_tokens - before.completion_tokens,
+            cost: self.cost - before.cost,
+        }
+    }
+}
+
+impl std::ops::AddAssign for Usage {
+    fn add_assign(&mut self, other: Self) {
+        self.calls += other.calls;
+        self.retries += other.retries;
+        self.ledger_hits += other.ledger_hits;
+        self.unanswered += other.unanswered;
+        self.prompt_tokens += other.prompt_tokens;
+        self.cached_tokens += other.cached_tokens;
+        self.completion_tokens += other.completion_tokens;
+        self.cost += other.cost;
+    }
 }
 
 /// Counts what is spent and what is promised to requests in flight, over all threads.

@@ -28,7 +28,7 @@ mod throttle;
 mod wait;
 
 pub use batch::BatchFile;
-pub use budget::Usage;
+pub use budget::{USAGE, Usage};
 pub use config::{Api, LlmConfig, ModelFacts};
 pub use embedded::EmbeddedModel;
 pub use ledger::{Holding, Imported, Ledger};

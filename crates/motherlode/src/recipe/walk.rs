@@ -44,9 +44,7 @@ pub fn run(workshop: &Workshop<'_>, variants: &[Variant]) -> Result<Finished> {
     let first = &variants[0].settings;
     let llm = Llm::open(&workshop.ledger(), &first.recorded, &first.llm)?;
     let llm = llm.run_with(workshop.engine().clone(), &workshop.cache());
-    let mut experiment = experiment(workshop, variants, Some(&llm))?;
-    experiment.spent = Some(llm.usage());
-    finish(workshop, &experiment)
+    finish(workshop, &experiment(workshop, variants, Some(&llm))?)
 }
 
 /// All variants through all stages, and their comparison.
@@ -65,15 +63,7 @@ pub(super) fn experiment(workshop: &Workshop<'_>, variants: &[Variant], llm: Opt
     let baselines: Vec<(String, Artefact)> = baselines.into_iter().collect();
     let comparison = compare(workshop, first, &arms, &baselines)?;
     let people = people(workshop, &arms)?;
-    Ok(Experiment {
-        name: first.name.clone(),
-        arms,
-        baselines,
-        comparison,
-        truth: first.truth.path.clone(),
-        spent: None,
-        people,
-    })
+    Ok(Experiment { name: first.name.clone(), arms, baselines, comparison, truth: first.truth.path.clone(), people })
 }
 
 /// Walks one variant in a workshop that [only looks](Workshop::only_look).

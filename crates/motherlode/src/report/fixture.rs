@@ -14,7 +14,7 @@ use crate::dataset::{Dataset, Partition, Split};
 use crate::evaluate::compare::{CompareConfig, Difference, SeedMean, System, SystemComparison, SystemValues, compare};
 use crate::evaluate::{LanguageMeasures, Measure, MeasureTable, Pool, QueryMeasures, Values};
 use crate::fetch::DatasetConfig;
-use crate::llm::Usage;
+use crate::llm::{USAGE, Usage};
 use crate::progress::Progress;
 use crate::queries::QueryIndex;
 use crate::random::keyed;
@@ -94,16 +94,9 @@ pub(super) fn experiment(folder: &Path, source: &Path, names: [&str; 2]) -> Expe
     let baselines =
         [("BM25", -0.1), ("untouched", 0.0)].map(|(name, gain)| (name.to_owned(), maker.measures(name, gain)));
     let comparison = maker.comparison(&arms, &baselines);
-    let spent = Some(Usage {
-        calls: 1200,
-        ledger_hits: 48,
-        prompt_tokens: 912_004,
-        completion_tokens: 20_310,
-        ..Usage::default()
-    });
     let truth = Some(source.join("truth.tsv"));
     let name = format!("Demo {}", names[0]);
-    Experiment { name, arms, baselines: baselines.to_vec(), comparison, truth, spent, people: people() }
+    Experiment { name, arms, baselines: baselines.to_vec(), comparison, truth, people: people() }
 }
 
 /// Two people over three Arabic pairs, at odds about one of them.
@@ -227,6 +220,9 @@ impl Maker<'_> {
     }
 
     fn fill_judgements(&self, draft: &mut Draft, summary: &mut Summary) {
+        let (calls, ledger_hits, prompt_tokens, completion_tokens) = (1200, 48, 912_004, 20_310);
+        let usage = Usage { calls, ledger_hits, prompt_tokens, completion_tokens, ..Usage::default() };
+        draft.took(USAGE, usage).unwrap();
         let (mut canaries, mut calibration) = (BTreeMap::new(), BTreeMap::new());
         for partition in &self.dataset.partitions {
             let judge = |query: QueryIndex| {

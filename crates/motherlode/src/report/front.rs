@@ -1,8 +1,8 @@
 //! The front: what was done, the answer in one sentence for each arm, what a reader must not miss, and what it cost.
 
-use super::material::{Material, seconds};
-use super::page::Section;
-use super::table::{grouped, minus, signed};
+use super::material::{Material, Taken};
+use super::page::{Section, folded};
+use super::table::{Cell, Table, grouped, minus, signed};
 use crate::corpus::Language;
 use crate::dataset::{Dataset, Split};
 use crate::evaluate::compare::{CompareConfig, Difference, MeasureComparison, SystemComparison};
@@ -26,6 +26,10 @@ pub(super) fn front(material: &Material<'_>) -> Section {
         section.add(notes);
     }
     section.say(cost(material));
+    let stages = stages(material);
+    if let Some(table) = section.tabled("stages", &stages) {
+        section.add(folded("What each stage took", table));
+    }
     section
 }
 
@@ -188,14 +192,39 @@ fn notes(material: &Material<'_>) -> Option<Element> {
     (!notes.is_empty()).then_some(aside)
 }
 
-/// Time, calls, tokens and money.
+/// Time, calls, tokens and money, when the artefacts were made.
 pub(super) fn cost(material: &Material<'_>) -> String {
-    let total: f64 = material.artefacts().iter().filter_map(|(_, artefact)| seconds(artefact)).sum();
-    let time = format!("The stages behind this page took {} when they were made.", duration(total));
-    match &material.experiment.spent {
-        Some(usage) => format!("{time} {}", spent(usage)),
-        None => time,
+    let (mut total, mut usage) = (0.0, Usage::default());
+    for taken in material.artefacts().iter().filter_map(|(_, artefact)| Taken::by(artefact)) {
+        total += taken.seconds;
+        usage += taken.usage;
     }
+    format!("The stages behind this page took {} when they were made. {}", duration(total), spent(&usage))
+}
+
+/// The same by stage, in the order of the pipeline.
+fn stages(material: &Material<'_>) -> Table {
+    let mut stages: Vec<(&str, u64, Taken)> = Vec::new();
+    for (_, artefact) in material.artefacts() {
+        let (stage, taken) = (artefact.manifest().stage.as_str(), Taken::by(artefact).unwrap_or_default());
+        let place = stages.iter().position(|(known, ..)| *known == stage).unwrap_or(stages.len());
+        if place == stages.len() {
+            stages.push((stage, 0, Taken::default()));
+        }
+        let (_, count, sum) = &mut stages[place];
+        *count += 1;
+        sum.seconds += taken.seconds;
+        sum.usage += taken.usage;
+    }
+    let columns = ["Stage", "Artefacts", "Seconds", "Requests answered", "From the ledger", "Tokens", "Cost"];
+    let mut table = Table::new("Time, and what language models were asked, by stage", columns);
+    for (stage, count, Taken { seconds, usage }) in stages {
+        let tokens = usage.prompt_tokens + usage.completion_tokens;
+        let asked = [usage.calls, usage.ledger_hits, tokens].map(Cell::count);
+        let row = [Cell::text(stage), Cell::count(count), Cell::number(seconds, 1)].into_iter().chain(asked);
+        table.push(row.chain([Cell::number(usage.cost, 2)]).collect());
+    }
+    table
 }
 
 fn spent(usage: &Usage) -> String {

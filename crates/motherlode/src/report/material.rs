@@ -1,18 +1,19 @@
 //! What the sections read: data sets opened once, and artefacts of the arms, each once however many arms share it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
 
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use super::truth::Truth;
 use super::{Arm, Experiment};
-use crate::artefact::Artefact;
+use crate::artefact::{Artefact, TIMING};
 use crate::corpus::Language;
 pub(super) use crate::corpus::language_name;
 use crate::dataset::{Dataset, Partition, Split};
 use crate::error::{Error, Result};
 use crate::evaluate::Comparison;
+use crate::llm::Usage;
 use crate::mine::QueryCandidates;
 
 /// An experiment with everything opened that several sections need.
@@ -157,8 +158,19 @@ pub(super) fn json_of<T: DeserializeOwned>(artefact: &Artefact, file: &str) -> R
     serde_json::from_str(&text).map(Some).map_err(|error| Error::file(&path, error.to_string()))
 }
 
-/// How long the stage of an artefact took, where it says so.
-pub(super) fn seconds(artefact: &Artefact) -> Option<f64> {
-    let text = std::fs::read_to_string(Path::join(artefact.folder(), "timing.json")).ok()?;
-    serde_json::from_str::<serde_json::Value>(&text).ok()?.get("seconds")?.as_f64()
+/// What it took to make an artefact.
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+pub(super) struct Taken {
+    pub(super) seconds: f64,
+    /// What language models were asked for it.
+    #[serde(default)]
+    pub(super) usage: Usage,
+}
+
+impl Taken {
+    /// None where the artefact does not say it.
+    pub(super) fn by(artefact: &Artefact) -> Option<Self> {
+        let text = std::fs::read_to_string(artefact.folder().join(TIMING)).ok()?;
+        serde_json::from_str(&text).ok()
+    }
 }

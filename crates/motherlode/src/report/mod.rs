@@ -40,7 +40,6 @@ use std::path::{Path, PathBuf};
 
 use crate::artefact::Artefact;
 use crate::error::Result;
-use crate::llm::Usage;
 pub use beside::side_by_side;
 use material::Material;
 pub use people::HumanGrade;
@@ -70,8 +69,6 @@ pub struct Experiment {
     pub comparison: Artefact,
     /// The table of every relevant pair, where a made data set has one.
     pub truth: Option<PathBuf>,
-    /// What language models cost.
-    pub spent: Option<Usage>,
     /// Grades that people gave to pairs of the data set in `inspect`.
     pub people: Vec<HumanGrade>,
 }

@@ -1,6 +1,6 @@
 //! Provenance: the key, seed, inputs and full configuration of every artefact behind the page.
 
-use super::material::{Material, seconds};
+use super::material::{Material, Taken};
 use super::page::Section;
 use super::table::{Cell, Table};
 use crate::artefact::Artefact;
@@ -23,7 +23,7 @@ pub(super) fn provenance(material: &Material<'_>) -> Section {
             Cell::text(&manifest.key),
             Cell::shown(manifest.seed, manifest.seed),
             Cell::count(manifest.files.iter().map(|file| file.bytes).sum()),
-            seconds(artefact).map_or_else(Cell::missing, |seconds| Cell::number(seconds, 1)),
+            Taken::by(artefact).map_or_else(Cell::missing, |taken| Cell::number(taken.seconds, 1)),
             Cell::text(arms(material, artefact)),
         ]);
     }

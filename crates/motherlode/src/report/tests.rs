@@ -197,7 +197,6 @@ fn nothing_is_loaded_from_elsewhere() {
 fn an_experiment_without_judge_training_or_truth_has_a_page() {
     let page = page(|experiment| {
         experiment.truth = None;
-        experiment.spent = None;
         experiment.arms.retain(|arm| !arm.artefacts.contains_key("judgements"));
         for arm in &mut experiment.arms {
             arm.artefacts.retain(|role, _| role == "dataset" || role == "measures");
