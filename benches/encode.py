@@ -1,49 +1,88 @@
-"""Encoding passages of many languages and natural lengths beside sentence-transformers, same weights, same texts.
+"""Encoding passages of many languages and natural lengths beside sentence-transformers and ONNX Runtime, same weights.
 
-What is timed is from texts to vectors, tokens included. Peers: `defaults` (batches of 32, f32), `sorted` (f32, sorted by
-number of tokens before, the fastest of several batch sizes) and `bf16` (the same in bfloat16). Rates count the tokens
-that the model must read, without padding. Vectors must agree.
+What is timed is from texts to vectors, tokens included. Peers: `defaults` (sentence-transformers, batches of 32, f32),
+`sorted` (the same, sorted by number of tokens before, the fastest of several batch sizes), `bf16` (sorted, in bfloat16)
+and `onnx` (ONNX Runtime, sorted, f32, the fastest batch size, the faster one of the graph as exported and the graph as
+its own tool fused it). Rates count the tokens that the model must read, without padding. Vectors must agree.
+The model is multilingual-e5-small, or random weights in the shape of XLM-R base or large. The large one's sides are
+started, measured and ended one after the other, because memory does not hold them all.
 """
 
 import argparse
+import functools
 import json
 import os
 import time
 
 import numpy as np
 
+import models
 import side
 import texts
 
 LENGTH = 256
-PEERS = ("defaults", "sorted", "bf16")
+PEERS = {
+    "defaults": "sentence-transformers defaults",
+    "sorted": "sentence-transformers sorted",
+    "bf16": "sentence-transformers bf16",
+    "onnx": "ONNX Runtime sorted",
+}
+# So many that the large shape reads at most 5,000 tokens.
+PASSAGES = {"small": 384, "base": 64, "large": 16}
+BATCH_SIZES = (1, 2, 4, 8, 16, 32, 64)
 FOLDER = side.WORK / "encode"
 
 
-def peer(kind):
+def sentence_transformers(kind, shape, prompt):
+    """The tokenizer, and the way to make vectors of texts in batches of some size."""
     import torch
     from sentence_transformers import SentenceTransformer
 
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     options = {"dtype": torch.bfloat16} if kind == "bf16" else {"dtype": torch.float32}
-    model = SentenceTransformer(str(side.WORK / "model"), device="cpu", model_kwargs=options)
+    model = SentenceTransformer(str(models.folder(shape)), device="cpu", model_kwargs=options)
     model.max_seq_length = LENGTH
-    prompt = model.prompts["passage"]
+
+    def encode(part, size):
+        options = {"batch_size": size, "show_progress_bar": False, "convert_to_tensor": True}
+        return model.encode(part, prompt=prompt, **options).float().numpy()
+
+    return model.tokenizer, {"": encode}
+
+
+def onnx_runtime(shape, prompt):
+    """The tokenizer, and two ways to make vectors of the texts of one batch: the two graphs."""
+    import onnxruntime
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(models.folder(shape))
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = int(os.environ["OMP_NUM_THREADS"])
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
+
+    def encode(session, part, _):
+        inputs = tokenizer(
+            [prompt + text for text in part], padding=True, truncation=True, max_length=LENGTH, return_tensors="np"
+        )
+        return session.run(["vectors"], {name: inputs[name] for name in ("input_ids", "attention_mask")})[0]
+
+    session = functools.partial(onnxruntime.InferenceSession, sess_options=options, providers=["CPUExecutionProvider"])
+    graphs = models.onnx(shape).items()
+    return tokenizer, {graph: functools.partial(encode, session(path)) for graph, path in graphs}
+
+
+def peer(kind, shape):
     passages = json.loads((FOLDER / "texts.json").read_text())
-
-    def defaults():
-        return model.encode(passages, prompt=prompt, show_progress_bar=False)
-
-    ids = model.tokenizer([prompt + passage for passage in passages], truncation=True, max_length=LENGTH)["input_ids"]
+    prompt = json.loads((models.folder(shape) / "config_sentence_transformers.json").read_text())["prompts"]["passage"]
+    tokenizer, ways = onnx_runtime(shape, prompt) if kind == "onnx" else sentence_transformers(kind, shape, prompt)
+    ids = tokenizer([prompt + passage for passage in passages], truncation=True, max_length=LENGTH)["input_ids"]
     order = sorted(range(len(passages)), key=lambda index: -len(ids[index]))
 
-    def in_order(size):
+    def in_order(way, size):
         vectors = [None] * len(passages)
         for start in range(0, len(order), size):
             batch = order[start : start + size]
-            part = [passages[index] for index in batch]
-            encoded = model.encode(part, prompt=prompt, batch_size=size, show_progress_bar=False, convert_to_tensor=True)
-            for index, vector in zip(batch, encoded.float().numpy()):
+            for index, vector in zip(batch, ways[way]([passages[index] for index in batch], size)):
                 vectors[index] = vector
         return np.stack(vectors)
 
@@ -52,63 +91,73 @@ def peer(kind):
         vectors = work()
         return time.perf_counter() - start, vectors
 
-    work, size = defaults, 32
+    way, size = next(iter(ways)), 32
+    work = lambda: ways[way](passages, size)
     if kind != "defaults":
-        in_order(32)
-        size = min((4, 8, 16, 32, 64), key=lambda size: timed(lambda: in_order(size))[0])
-        work = lambda: in_order(size)
+        for each in ways:
+            in_order(each, 8)
+        if len(ways) > 1:
+            way = min(ways, key=lambda way: timed(lambda: in_order(way, 8))[0])
+            # The other's memory is free before anything is measured.
+            ways = {way: ways[way]}
+        size = min(BATCH_SIZES, key=lambda size: timed(lambda: in_order(way, size))[0])
+        work = lambda: in_order(way, size)
 
     def repeat():
         seconds, vectors = timed(work)
-        np.asarray(vectors, dtype=np.float32).tofile(FOLDER / f"{kind}.f32")
+        vectors.tofile(FOLDER / f"{kind}.f32")
         return {"seconds": seconds}
 
-    side.serve({"tokens": sum(map(len, ids)), "batch_size": size}, repeat)
+    side.serve({"tokens": sum(map(len, ids)), "batches": f"{size} {way}".strip()}, repeat)
 
 
-def check(tokens):
-    ours = np.fromfile(FOLDER / "ours.f32", dtype=np.float32)
+def check(tokens, passages):
+    read = lambda name: np.fromfile(FOLDER / f"{name}.f32", dtype=np.float32).reshape(passages, -1)
+    ours = read("ours")
     for kind in ("ours bf16", *PEERS):
         assert tokens[kind] == tokens["ours"], f"ours reads {tokens['ours']} tokens, {kind} {tokens[kind]}"
-        theirs = np.fromfile(FOLDER / f"{kind}.f32", dtype=np.float32)
-        dimension = 384
-        a, b = ours.reshape(-1, dimension), theirs.reshape(-1, dimension)
-        cosine = ((a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)).min()
+        theirs = read(kind)
+        cosine = ((ours * theirs).sum(1) / np.linalg.norm(ours, axis=1) / np.linalg.norm(theirs, axis=1)).min()
         assert cosine > (0.99 if kind.endswith("bf16") else 0.9999), f"{kind}: lowest cosine with ours {cosine}"
         print(f"vectors: lowest cosine between ours and {kind} {cosine:.6f}")
 
 
 def main():
     parser = argparse.ArgumentParser(prog="benches/run encode", description=__doc__)
-    parser.add_argument("--passages", type=int, default=384, help="over all languages")
+    models.add_option(parser, "base", "large")
+    sizes = ", ".join(f"{shape} {count}" for shape, count in PASSAGES.items())
+    parser.add_argument("--passages", type=int, help=f"over all languages (default: {sizes})")
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--repeats", type=int, default=5)
     texts.add_option(parser)
     parser.add_argument("--peer", choices=PEERS, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    shape = options.shape
     if options.peer:
-        return peer(options.peer)
+        return peer(options.peer, shape)
     FOLDER.mkdir(parents=True, exist_ok=True)
     data, names = options.data, texts.languages(options.data)
-    count = -(-options.passages // len(names))
+    count = -(-(options.passages or PASSAGES[shape]) // len(names))
     passages = [text for name in names for text in texts.spread(list(texts.corpus(data, name).values()), count)]
     (FOLDER / "texts.json").write_text(json.dumps(passages))
-    sides = []
-    for name, precision in (("ours", "f32"), ("ours bf16", "bf16")):
-        command = [*side.ours("encode"), side.WORK / "model", FOLDER / "texts.json", LENGTH, FOLDER / f"{name}.f32"]
-        sides.append(side.Side(name, [*command, precision], options.threads))
-    sides += [side.Side(kind, side.theirs(__file__, kind), options.threads) for kind in PEERS]
+    model = models.folder(shape)
+    models.onnx(shape)
+    command = lambda name: [*side.ours("encode"), model, FOLDER / "texts.json", LENGTH, FOLDER / f"{name}.f32"]
+    commands = {"ours": [*command("ours"), "f32"], "ours bf16": [*command("ours bf16"), "bf16"]}
+    commands |= {kind: side.theirs(__file__, kind, "--shape", shape) for kind in PEERS}
+    starts = [functools.partial(side.Side, *each, options.threads) for each in commands.items()]
+    sides = side.measure(starts, options.repeats, together=shape != "large")
     tokens = {one.name: one.ready["tokens"] for one in sides}
-    batches = ", ".join(f"{one.name} {one.ready['batch_size']}" for one in sides[2:])
+    batches = ", ".join(f"{one.name} {one.ready['batches']}" for one in sides[2:])
     print(f"{len(passages)} passages of {data.name}, {tokens['ours']} tokens; batch sizes: {batches}", flush=True)
-    side.interleave(sides, options.repeats)
-    check(tokens)
+    check(tokens, len(passages))
     rates = {one.name: tokens["ours"] / one.median() for one in sides}
     share = {"limit_share": side.limit_share(sides[0])}
-    for kind in PEERS:
+    bench = "encode" if shape == "small" else f"encode {shape}"
+    for kind, name in PEERS.items():
         if kind != "bf16":
-            side.line("encode", f"sentence-transformers {kind}", rates["ours"], rates[kind], "tokens/s", options.threads, **share)
-        side.line("encode bf16", f"sentence-transformers {kind}", rates["ours bf16"], rates[kind], "tokens/s", options.threads)
+            side.line(bench, name, rates["ours"], rates[kind], "tokens/s", options.threads, **share)
+        side.line(f"{bench} bf16", name, rates["ours bf16"], rates[kind], "tokens/s", options.threads)
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ import time
 
 import numpy as np
 
+import models
 import side
 import texts
 
@@ -54,36 +55,22 @@ def make_texts():
 
 def make_model():
     """A sentence-transformers folder with random weights and a tokenizer that knows the words of `words`."""
-    import torch
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
-    from tokenizers import Tokenizer, models, pre_tokenizers, processors
-    from transformers import PreTrainedTokenizerFast, XLMRobertaConfig, XLMRobertaModel
+    from tokenizers import Tokenizer, pre_tokenizers, processors
+    from tokenizers.models import WordLevel
+    from transformers import PreTrainedTokenizerFast
 
     vocabulary = {"<s>": 0, "<pad>": 1, "</s>": 2, "<unk>": 3}
     vocabulary |= {f"w{index}": index for index in range(4, OPTIONS.vocabulary)}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    tokenizer = Tokenizer(WordLevel(vocabulary, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     tokenizer.post_processor = processors.TemplateProcessing(
         single="<s> $A </s>", pair="<s> $A </s> $B </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
     )
     special = {"bos_token": "<s>", "pad_token": "<pad>", "eos_token": "</s>", "unk_token": "<unk>", "cls_token": "<s>"}
-    torch.manual_seed(1)
-    config = XLMRobertaConfig(
-        vocab_size=OPTIONS.vocabulary,
-        hidden_size=OPTIONS.hidden,
-        num_hidden_layers=OPTIONS.layers,
-        num_attention_heads=OPTIONS.hidden // 64,
-        intermediate_size=4 * OPTIONS.hidden,
-        max_position_embeddings=514,
-        type_vocab_size=1,
-        layer_norm_eps=1e-5,
-        hidden_dropout_prob=0.0,
-        attention_probs_dropout_prob=0.0,
-    )
-    plain, model = FOLDER / "plain", XLMRobertaModel(config, add_pooling_layer=False)
-    torch.nn.init.normal_(model.embeddings.word_embeddings.weight)
-    model.save_pretrained(plain)
+    plain = FOLDER / "plain"
+    models.random_weights(plain, OPTIONS.layers, OPTIONS.hidden, OPTIONS.vocabulary)
     PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=512, **special).save_pretrained(plain)
     transformer = Transformer(str(plain), max_seq_length=PASSAGE_LENGTH)
     pooling = Pooling(OPTIONS.hidden, pooling_mode="mean")

@@ -1,7 +1,8 @@
 """Runs two or more programs in turns and compares their medians.
 
 A *side* is a process that loads what it needs, prints one line of JSON, and then answers every line on its standard
-input with one measurement, again a line of JSON with at least `seconds`. Sides stay loaded while the others measure.
+input with one measurement, again a line of JSON with at least `seconds`. Sides stay loaded while the others measure,
+unless memory is too short for that.
 """
 
 import json
@@ -138,6 +139,15 @@ def interleave(sides, repeats):
             f"CPU {side.median('cpu_seconds'):.2f} s, memory grew by {side.median('memory') / 1e6:.0f} MB",
             flush=True,
         )
+
+
+def measure(starts, repeats, together=True):
+    """Starts sides and measures them in turns; or, where memory is short, each from start to end before the next."""
+    if together:
+        sides = [start() for start in starts]
+        interleave(sides, repeats)
+        return sides
+    return [one for start in starts for one in measure([start], repeats)]
 
 
 def line(bench, peer, ours, theirs, unit, threads, lower_is_better=False, **more):

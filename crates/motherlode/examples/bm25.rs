@@ -1,8 +1,9 @@
 //! Our side of `benches/run bm25`.
 //!
 //! `bm25 index SOURCE FOLDER MEMORY` measures from a data set in MIRACL's layout to `FOLDER/dataset` and `FOLDER/index`,
-//! with so many bytes of memory; `bm25 search FOLDER DEPTH` measures the search for all queries in it, on whose dev split it
-//! leaves `FOLDER/ours.trec`; `bm25 terms FOLDER` writes the terms of passages and queries, a line each.
+//! with so many bytes of memory; `bm25 search FOLDER DEPTH` measures the search for all queries in it, and the analysis
+//! that is part of it once more alone, and leaves what it found for the dev split in `FOLDER/ours.trec`; `bm25 terms FOLDER`
+//! writes the terms of passages and queries, a line each.
 
 mod side;
 
@@ -18,6 +19,7 @@ use motherlode::index::bm25::{self, Bm25Config, Bm25Index, IndexInputs};
 use motherlode::progress::Progress;
 use motherlode::run::{Ranking, Run, RunNames};
 use motherlode::{Error, Result};
+use rayon::prelude::*;
 use serde_json::json;
 
 fn main() -> Result<()> {
@@ -68,12 +70,15 @@ fn search(folder: &Path, depth: usize) -> Result<()> {
     let index = Artefact::open(&folder.join("index"))?;
     let index = Bm25Index::open(&index.path(&bm25::file_name(&partition.language)))?;
     let (texts, id_ranks) = (queries(&partition)?, partition.corpus.id_ranks());
+    let analyser = Bm25Config::default().analyser(&partition.language);
     side::serve(&json!({"queries": texts.len()}), || {
         let start = Instant::now();
         let rankings = index.search(&texts, depth, &id_ranks);
         let seconds = start.elapsed().as_secs_f64();
         write(&folder.join("ours.trec"), &partition, rankings, &id_ranks)?;
-        Ok(json!({"seconds": seconds}))
+        let start = Instant::now();
+        let terms: usize = texts.par_iter().map(|text| analyser.terms(text).len()).sum();
+        Ok(json!({"seconds": seconds, "analysis": start.elapsed().as_secs_f64(), "terms": terms}))
     })
 }
 
