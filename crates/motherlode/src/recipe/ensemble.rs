@@ -79,6 +79,17 @@ impl Ensemble {
         self.members.iter().zip(runs).map(|(member, run)| mine::Member { name: &member.name, run }).collect()
     }
 
+    /// What the members search in and their `runs`, by role.
+    pub(super) fn artefacts(self, runs: Vec<Artefact>) -> impl Iterator<Item = (String, Artefact)> {
+        self.members.into_iter().zip(runs).flat_map(|(Asked { name, source }, run)| {
+            let searched = match source {
+                Source::Lexical { index } => *index,
+                Source::Dense(dense) => dense.vectors,
+            };
+            [(format!("member {name}"), searched), (format!("run of {name}"), run)]
+        })
+    }
+
     /// Vectors of the first dense member.
     pub(super) fn first_vectors(&self) -> Option<&Artefact> {
         self.members.iter().find_map(Asked::vectors)

@@ -255,18 +255,21 @@ impl Walk<'_> {
         let required = [
             ("dataset", base.data),
             ("model", base.model),
+            ("embeddings", base.vectors),
             ("fused", fused),
             ("candidates", candidates),
             ("topics", topics),
             ("examples", examples),
             ("batches", batches),
             ("trained", trained),
+            ("tuned", vectors),
             ("run", run),
             ("measures", measures),
         ];
         let optional = [("judgements", judgements), ("supplement", supplement)];
         let optional = optional.into_iter().filter_map(|(role, artefact)| Some((role, artefact?)));
-        Ok(required.into_iter().chain(optional).map(|(role, artefact)| (role.to_owned(), artefact)).collect())
+        let named = required.into_iter().chain(optional).map(|(role, artefact)| (role.to_owned(), artefact));
+        Ok(named.chain(ensemble.artefacts(runs)).collect())
     }
 
     /// The tuned model is saved with the layers it was cut to, so it is read whole.
