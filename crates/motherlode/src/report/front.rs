@@ -162,28 +162,29 @@ fn power(difference: &Difference, config: &CompareConfig) -> Option<String> {
     (Outcome::of(difference, config) == Outcome::Open).then_some(says)
 }
 
-/// The remarks of all stages, each once, with the stage that made it; one that only the language tells apart from others
+/// The remarks of all stages, each once, with the stages that made it; one that only the language tells apart from others
 /// names all languages.
 fn notes(material: &Material<'_>) -> Option<Element> {
-    let mut notes: Vec<(String, Vec<String>, String)> = Vec::new();
+    let mut notes: Vec<(Vec<&str>, Vec<String>, String)> = Vec::new();
     for (_, artefact) in material.artefacts() {
-        let stage = &artefact.manifest().stage;
+        let stage = artefact.manifest().stage.as_str();
         for note in &artefact.summary().notes {
             let (language, what) = match note.split_once(": ") {
                 Some((tag, what)) if Language::new(tag).is_ok() => (Some(tag.to_owned()), what.to_owned()),
                 _ => (None, note.clone()),
             };
-            let place = notes.iter().position(|(by, _, said)| by == stage && *said == what).unwrap_or(notes.len());
+            let place = notes.iter().position(|(.., said)| *said == what).unwrap_or(notes.len());
             if place == notes.len() {
-                notes.push((stage.clone(), Vec::new(), what));
+                notes.push((Vec::new(), Vec::new(), what));
             }
-            let languages = &mut notes[place].1;
+            let (stages, languages, _) = &mut notes[place];
+            stages.extend((!stages.contains(&stage)).then_some(stage));
             languages.extend(language.filter(|language| !languages.contains(language)));
         }
     }
-    let line = |(stage, languages, what): &(String, Vec<String>, String)| match &languages[..] {
-        [] => format!("{stage}: {what}"),
-        languages => format!("{stage}: {}: {what}", languages.join(", ")),
+    let line = |(stages, languages, what): &(Vec<&str>, Vec<String>, String)| match &languages[..] {
+        [] => format!("{}: {what}", stages.join(", ")),
+        languages => format!("{}: {}: {what}", stages.join(", "), languages.join(", ")),
     };
     let notes: Vec<String> = notes.iter().map(line).collect();
     let heading = element("h2").attribute("id", "notes").text("Not to be missed");
