@@ -91,13 +91,14 @@ def peer(kind, shape):
     side.serve({}, repeat)
 
 
-def check(sides):
+def check(sides, shape):
     """The loss of the very first step, before any update; the later ones are shown."""
     losses = {one.name: one.answers[0]["losses"] for one in sides}
     for name, values in losses.items():
         print(f"losses of the first steps, {name}: " + " ".join(f"{value:.5f}" for value in values))
-        # sentence-transformers' scores are bfloat16, too.
-        allowed = {"ours bf16": 0.05, "bf16": 0.1}.get(name, 1e-3)
+        # sentence-transformers' scores are bfloat16, too, which tells on random weights.
+        theirs = 0.05 if shape == "small" else 0.1
+        allowed = {"ours bf16": 0.05, "bf16": theirs}.get(name, 1e-3)
         assert abs(values[0] - losses["ours"][0]) <= allowed * max(1.0, losses["ours"][0]), f"{name} has another loss"
 
 
@@ -126,7 +127,7 @@ def main():
     sides = side.measure(starts, options.repeats, together=shape == "small")
     tokens = sides[0].ready["tokens"]
     print(f"{len(steps)} steps of {options.queries} queries, {tokens} tokens", flush=True)
-    check(sides)
+    check(sides, shape)
     rates = {one.name: tokens / one.median() for one in sides}
     share = {"limit_share": side.limit_share(sides[0])}
     bench = "train-step" if shape == "small" else f"train-step {shape}"
