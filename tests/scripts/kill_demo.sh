@@ -20,7 +20,7 @@ echo "straight run: $seconds s"
 mkdir "$folder/killed"
 cp -r "$folder/straight/cache" "$folder/killed/cache"
 for kill in 1 2 3; do
-    moment=$((RANDOM % (seconds / 4) + 1))
+    moment=$((RANDOM % (seconds / 4 + 1) + 1))
     "$motherlode" run "$recipe" --work "$folder/killed" --quiet &
     sleep "$moment"
     kill -9 $! || { echo "kill $kill: the run had ended within $moment s"; exit 1; }

@@ -36,8 +36,9 @@ impl Comparison {
         for by in self.measures.iter().filter(|by| Some(by.measure) == first) {
             let _ = write!(text, "{}\n\n{}\n", by.title(), aligned(&self.values_grid(by, plain)));
             for system in &by.systems {
-                let row = self.tests_row("macro", None, &system.macro_mean);
-                let _ = writeln!(text, "{}; macro {} {}, p {}", self.versus(system), row[3], row[4], row[6]);
+                let difference = &system.macro_mean;
+                let (shift, p) = (signed(difference.difference), probability(difference.p_randomisation));
+                let _ = writeln!(text, "{}; macro {shift} {}, p {p}", self.versus(system), interval(difference));
             }
             text.push('\n');
         }
@@ -163,13 +164,12 @@ impl Comparison {
     }
 
     fn tests_row(&self, name: &str, value: Option<SeedMean>, difference: &Difference) -> Vec<String> {
-        let interval = difference.interval.map(|(low, high)| format!("[{}, {}]", signed(low), signed(high)));
         vec![
             name.to_owned(),
             difference.queries.to_string(),
             value.map_or_else(String::new, |value| plain(value, "")),
             signed(difference.difference),
-            interval.unwrap_or_else(nothing),
+            interval(difference),
             difference.p_t.map_or_else(nothing, probability),
             probability(difference.p_randomisation),
             difference.p_holm.map_or_else(nothing, probability),
@@ -250,6 +250,10 @@ fn latex_marked(mean: SeedMean, marks: &str) -> String {
 fn signed(difference: f64) -> String {
     let text = format!("{:+.2}", 100.0 * difference);
     if text == "-0.00" { "+0.00".to_owned() } else { text }
+}
+
+fn interval(difference: &Difference) -> String {
+    difference.interval.map_or_else(nothing, |(low, high)| format!("[{}, {}]", signed(low), signed(high)))
 }
 
 fn probability(p: f64) -> String {

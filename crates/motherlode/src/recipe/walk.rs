@@ -326,7 +326,7 @@ impl Walk<'_> {
         let labels = &self.settings.labels;
         let mut place = Place::new("judge", config)?.seed(SEED_OF_DATA).input("candidates", candidates);
         if let Some(digest) = judge::labels_digest(labels)? {
-            place = place.word("labels", &digest);
+            place = place.word("weighted labels", &digest);
         }
         let inputs = JudgeInputs { dataset: &base.dataset, candidates, split: Split::Train, labels };
         let make = |out: &Path| judge::judge(&inputs, config, SEED_OF_DATA, self.llm()?, out, self.workshop.progress());

@@ -54,7 +54,7 @@ fn answers(materials: &[Material<'_>], pages: &[String]) -> Section {
         let link = element("a").attribute("href", page).text(&material.experiment.name);
         section.add(element("h2").child(link));
         section.add(element("ul").class("answers").children(front::answers(material)));
-        section.say(front::cost(material));
+        section.say(front::cost(&front::by_stage(material)));
     }
     section
 }

@@ -25,9 +25,9 @@ pub(super) fn front(material: &Material<'_>) -> Section {
     if let Some(notes) = notes(material) {
         section.add(notes);
     }
-    section.say(cost(material));
-    let stages = stages(material);
-    if let Some(table) = section.tabled("stages", &stages) {
+    let stages = by_stage(material);
+    section.say(cost(&stages));
+    if let Some(table) = section.tabled("stages", &of_stages(&stages)) {
         section.add(folded("What each stage took", table));
     }
     section
@@ -193,36 +193,44 @@ fn notes(material: &Material<'_>) -> Option<Element> {
     (!notes.is_empty()).then_some(aside)
 }
 
-/// Time, calls, tokens and money, when the artefacts were made.
-pub(super) fn cost(material: &Material<'_>) -> String {
-    let (mut total, mut usage) = (0.0, Usage::default());
-    for taken in material.artefacts().iter().filter_map(|(_, artefact)| Taken::by(artefact)) {
-        total += taken.seconds;
-        usage += taken.usage;
-    }
-    format!("The stages behind this page took {} when they were made. {}", duration(total), spent(&usage))
+/// The artefacts of one stage, and what they took together.
+pub(super) struct StageCost<'a> {
+    stage: &'a str,
+    artefacts: u64,
+    taken: Taken,
 }
 
-/// The same by stage, in the order of the pipeline.
-fn stages(material: &Material<'_>) -> Table {
-    let mut stages: Vec<(&str, u64, Taken)> = Vec::new();
+/// What each stage took when its artefacts were made, in the order of the pipeline.
+pub(super) fn by_stage<'a>(material: &Material<'a>) -> Vec<StageCost<'a>> {
+    let mut stages: Vec<StageCost<'a>> = Vec::new();
     for (_, artefact) in material.artefacts() {
         let (stage, taken) = (artefact.manifest().stage.as_str(), Taken::by(artefact).unwrap_or_default());
-        let place = stages.iter().position(|(known, ..)| *known == stage).unwrap_or(stages.len());
+        let place = stages.iter().position(|known| known.stage == stage).unwrap_or(stages.len());
         if place == stages.len() {
-            stages.push((stage, 0, Taken::default()));
+            stages.push(StageCost { stage, artefacts: 0, taken: Taken::default() });
         }
-        let (_, count, sum) = &mut stages[place];
-        *count += 1;
-        sum.seconds += taken.seconds;
-        sum.usage += taken.usage;
+        stages[place].artefacts += 1;
+        stages[place].taken += taken;
     }
+    stages
+}
+
+/// Time, calls, tokens and money of all stages.
+pub(super) fn cost(stages: &[StageCost<'_>]) -> String {
+    let mut all = Taken::default();
+    stages.iter().for_each(|stage| all += stage.taken);
+    let time = duration(all.seconds);
+    format!("The stages behind this page took {time} when they were made. {}", spent(&all.usage))
+}
+
+/// The same by stage.
+fn of_stages(stages: &[StageCost<'_>]) -> Table {
     let columns = ["Stage", "Artefacts", "Seconds", "Requests answered", "From the ledger", "Tokens", "Cost"];
     let mut table = Table::new("Time, and what language models were asked, by stage", columns);
-    for (stage, count, Taken { seconds, usage }) in stages {
+    for StageCost { stage, artefacts, taken: Taken { seconds, usage } } in stages {
         let tokens = usage.prompt_tokens + usage.completion_tokens;
         let asked = [usage.calls, usage.ledger_hits, tokens].map(Cell::count);
-        let row = [Cell::text(stage), Cell::count(count), Cell::number(seconds, 1)].into_iter().chain(asked);
+        let row = [Cell::text(stage), Cell::count(*artefacts), Cell::number(*seconds, 1)].into_iter().chain(asked);
         table.push(row.chain([Cell::number(usage.cost, 2)]).collect());
     }
     table

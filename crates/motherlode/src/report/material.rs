@@ -167,6 +167,13 @@ pub(super) struct Taken {
     pub(super) usage: Usage,
 }
 
+impl std::ops::AddAssign for Taken {
+    fn add_assign(&mut self, other: Self) {
+        self.seconds += other.seconds;
+        self.usage += other.usage;
+    }
+}
+
 impl Taken {
     /// None where the artefact does not say it.
     pub(super) fn by(artefact: &Artefact) -> Option<Self> {
