@@ -248,7 +248,7 @@ def arguments():
     parser.add_argument("--repeats", type=int, default=10)
     texts.add_option(parser)
     parser.add_argument("--peer", choices=PEERS, help=argparse.SUPPRESS)
-    parser.add_argument("--work", choices=("encode", "train"), help=argparse.SUPPRESS)
+    parser.add_argument("--work", choices=("encode", "train"), help="only this (default: both)")
     return parser.parse_args()
 
 
@@ -262,8 +262,12 @@ def main():
     (FOLDER / "batches.json").write_text(json.dumps([tokenize(step)]))
     model = FOLDER / "model"
     last = ["bf16", OPTIONS.device]
-    measure("encode", [*side.ours("encode"), model, FOLDER / "texts.json", PASSAGE_LENGTH, FOLDER / "ours.f32", *last])
-    measure("train", [*side.ours("train_step"), model, FOLDER / "batches.json", TEMPERATURE, RATE, *last])
+    ours = {
+        "encode": [*side.ours("encode"), model, FOLDER / "texts.json", PASSAGE_LENGTH, FOLDER / "ours.f32", *last],
+        "train": [*side.ours("train_step"), model, FOLDER / "batches.json", TEMPERATURE, RATE, *last],
+    }
+    for work in [OPTIONS.work] if OPTIONS.work else ours:
+        measure(work, ours[work])
 
 
 OPTIONS = arguments()

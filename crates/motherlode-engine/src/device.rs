@@ -5,6 +5,7 @@ use std::path::Path;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use half::bf16;
 use motherlode::engine::{Encoder, Engine, Footprint, LanguageModel, LoadOptions, Precision, Trainable, TrainableLm};
 use motherlode::gguf::Gguf;
 use motherlode::{Error, Result};
@@ -12,7 +13,7 @@ use motherlode::{Error, Result};
 use crate::CpuEngine;
 use crate::config::ModelFolder;
 use crate::cuda::card::Card;
-use crate::cuda::kernels::MOST_WIDTH;
+use crate::cuda::kernels::{Element, MOST_NORMALISED, MOST_WIDTH};
 use crate::cuda::memory::Backend;
 use crate::cuda::plan::CardPlan;
 use crate::cuda::trainable::{CardEncoder, CardTrainable};
@@ -112,6 +113,12 @@ fn supported(folder: &ModelFolder, options: &LoadOptions) -> Result<()> {
         Some("graphics cards compute BERT and XLM-RoBERTa only, and this is another family".to_owned())
     } else if shape.width > MOST_WIDTH {
         Some(format!("graphics cards compute heads of at most {MOST_WIDTH} values, got {}", shape.width))
+    } else if shape.hidden > MOST_NORMALISED {
+        let hidden = shape.hidden;
+        Some(format!("graphics cards compute token vectors of at most {MOST_NORMALISED} values, got {hidden}"))
+    } else if options.precision == Precision::Bf16 && !shape.width.is_multiple_of(bf16::WIDTH_STEP) {
+        let (step, width) = (bf16::WIDTH_STEP, shape.width);
+        Some(format!("in bfloat16, graphics cards compute heads of a multiple of {step} values, got {width}"))
     } else if options.lora.is_some() {
         Some("adapters (`train.lora`) are trained on the CPU only".to_owned())
     } else if options.optimizer.dropout > 0.0 {
@@ -140,7 +147,10 @@ impl Engine for DeviceEngine {
         let folder = ModelFolder::open(path, options)?;
         match self.choose(&folder, options)? {
             Chosen::Cpu(_) => CpuEngine.encoder(path, options),
-            Chosen::Card(card) => Ok(Box::new(CardEncoder::open(&card, &folder, options)?)),
+            Chosen::Card(card) => Ok(match options.precision {
+                Precision::F32 => Box::new(CardEncoder::<f32>::open(&card, &folder, options)?),
+                Precision::Bf16 => Box::new(CardEncoder::<bf16>::open(&card, &folder, options)?),
+            }),
         }
     }
 
@@ -148,7 +158,10 @@ impl Engine for DeviceEngine {
         let folder = ModelFolder::open(path, options)?;
         match self.choose(&folder, options)? {
             Chosen::Cpu(_) => CpuEngine.trainable(path, options),
-            Chosen::Card(card) => Ok(Box::new(CardTrainable::open(&card, &folder, options)?)),
+            Chosen::Card(card) => Ok(match options.precision {
+                Precision::F32 => Box::new(CardTrainable::<f32>::open(&card, &folder, options)?),
+                Precision::Bf16 => Box::new(CardTrainable::<bf16>::open(&card, &folder, options)?),
+            }),
         }
     }
 

@@ -1,5 +1,6 @@
 // Attention of the tokens of each sequence to one another, forward and backward, with memory that does not grow with
-// the square of the length: Dao, "FlashAttention-2" (2023).
+// the square of the length: Dao, "FlashAttention-2" (2023). This is the one in f32; attention_bfloat16.cu has the one
+// that is fast.
 //
 // A row of `projected` has the queries of all heads, then the keys, then the values. A block takes TILE queries (or
 // keys) of one sequence and head past all keys (or queries), TILE at a time. `tiles` has for each block the sequence
@@ -166,20 +167,31 @@ extern "C" __global__ void attention_forward(
     write_part(context, place, out, heads * width, column, width);
 }
 
-// means (tokens × heads): gradient · context of each token and head, which is the mean of ∂loss/∂probabilities under
-// the probabilities.
+template <typename T>
+__device__ inline void means_of(const T* gradient, const T* context, int width, long long count, float* means) {
+    const long long index = global_place() / 8;
+    float sum = 0.0f;
+    for (int column = threadIdx.x % 8; index < count && column < width; column += 8) {
+        sum += single(gradient[index * width + column]) * single(context[index * width + column]);
+    }
+    sum = row_sum(sum);
+    if (threadIdx.x % 8 == 0 && index < count) {
+        means[index] = sum;
+    }
+}
+
+// means (tokens × heads): gradient · context of each token and head, by 8 threads each, which is the mean of
+// ∂loss/∂probabilities under the probabilities.
 extern "C" __global__ void attention_means(
     const float* gradient, const float* context, int width, long long count, float* means
 ) {
-    const long long index = global_place();
-    if (index >= count) {
-        return;
-    }
-    float sum = 0.0f;
-    for (int column = 0; column < width; column++) {
-        sum += gradient[index * width + column] * context[index * width + column];
-    }
-    means[index] = sum;
+    means_of(gradient, context, width, count, means);
+}
+
+extern "C" __global__ void attention_means_bfloat16(
+    const bfloat16* gradient, const bfloat16* context, int width, long long count, float* means
+) {
+    means_of(gradient, context, width, count, means);
 }
 
 // From scores of a query and a key, and ∂loss/∂probability: the probability, and ∂loss/∂score.

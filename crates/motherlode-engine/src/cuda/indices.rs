@@ -6,9 +6,6 @@ use motherlode::Result;
 
 use super::memory::{Backend, Buffer};
 
-/// Queries or keys of a block of attention: `TILE` of attention.cu.
-const TILE: usize = 32;
-
 /// The sequences of a batch, laid end to end.
 #[derive(Debug)]
 pub(crate) struct Sequences {
@@ -16,22 +13,25 @@ pub(crate) struct Sequences {
     pub(crate) count: usize,
     /// The first token of each sequence, and the number of all tokens.
     pub(super) starts: Buffer<i32>,
+    /// Rows of a block of attention.
+    pub(super) tile: usize,
     /// The sequence and the first row in it of each block of attention.
     pub(super) tiles: Buffer<i32>,
 }
 
 impl Sequences {
-    /// Sequences of these lengths.
-    pub(crate) fn new(backend: &Arc<dyn Backend>, lengths: &[usize]) -> Result<Self> {
+    /// Sequences of these lengths, and blocks of attention of so many rows.
+    pub(crate) fn new(backend: &Arc<dyn Backend>, lengths: &[usize], tile: usize) -> Result<Self> {
         let (mut starts, mut tiles) = (vec![0], Vec::new());
         for (index, length) in lengths.iter().enumerate() {
             starts.push(starts[index] + *length as i32);
-            tiles.extend((0..*length).step_by(TILE).flat_map(|first| [index as i32, first as i32]));
+            tiles.extend((0..*length).step_by(tile).flat_map(|first| [index as i32, first as i32]));
         }
         Ok(Self {
             tokens: lengths.iter().sum(),
             count: lengths.len(),
             starts: Buffer::of(backend, &starts)?,
+            tile,
             tiles: Buffer::of(backend, &tiles)?,
         })
     }

@@ -2,12 +2,15 @@
 //! its namesake in `crate::kernel` does, and the tests compare them.
 #![expect(unsafe_code, reason = "launches kernels, whose arguments' sizes are checked here")]
 
+use std::fmt;
 use std::sync::Arc;
 
+use bytemuck::Pod;
+use half::bf16;
 use motherlode::Result;
 
 use super::indices::{Scattering, Sequences};
-use super::memory::{Argument, Backend, Buffer, Operand, Product, View, ViewMut};
+use super::memory::{Argument, Backend, Buffer, Format, Operand, Product, View, ViewMut};
 use crate::kernel::adamw::Step;
 use crate::kernel::pooling::{Head, Pooling};
 
@@ -17,6 +20,8 @@ pub(crate) const SOURCE: &str = concat!(
     include_str!("common.cuh"),
     "#line 1 \"attention.cu\"\n",
     include_str!("attention.cu"),
+    "#line 1 \"attention_bfloat16.cu\"\n",
+    include_str!("attention_bfloat16.cu"),
     "#line 1 \"elementwise.cu\"\n",
     include_str!("elementwise.cu"),
     "#line 1 \"embedding.cu\"\n",
@@ -42,10 +47,56 @@ const THREADS: u32 = 256;
 const ATTENTION_THREADS: u32 = 128;
 /// The widest head: `MOST_WIDTH` of attention.cu.
 pub(crate) const MOST_WIDTH: usize = 64;
+/// The widest row that is normalised: `ROW_VALUES` of normalise.cu for each thread of a block.
+pub(crate) const MOST_NORMALISED: usize = 8 * THREADS as usize;
+/// Rows of a block of a normalisation's backward pass: `SLOPE_ROWS` of normalise.cu.
+pub(crate) const SLOPE_ROWS: usize = 32;
 /// Rows of a part of a column sum: `PART_ROWS` of reduction.cu.
 pub(crate) const PART_ROWS: usize = 256;
 /// Values of a part of a sum of squares: `PART_VALUES` of reduction.cu.
 pub(crate) const PART_VALUES: usize = 4096;
+
+/// The numbers between matrix products: f32, or bfloat16, which take half the time to move and which tensor cores
+/// multiply.
+pub(crate) trait Element: Pod + fmt::Debug + Send + Sync {
+    /// How they are stored.
+    const FORMAT: Format;
+    /// What the names of the kernels for them end in.
+    const SUFFIX: &'static str;
+    /// Queries or keys of a block of attention: `TILE` of attention.cu, `BLOCK_ROWS` of attention_bfloat16.cu.
+    const TILE: usize;
+    /// Number by which the width of a head must be divisible.
+    const WIDTH_STEP: usize;
+    /// Whether they are something else than f32.
+    const ROUNDED: bool;
+
+    /// What products read in the place of f32 values: what these are rounded to, or themselves.
+    fn operand<'a>(values: &'a Buffer<f32>, rounded: &'a Buffer<Self>) -> &'a Buffer<Self>;
+}
+
+impl Element for f32 {
+    const FORMAT: Format = Format::Single;
+    const SUFFIX: &'static str = "";
+    const TILE: usize = 32;
+    const WIDTH_STEP: usize = 1;
+    const ROUNDED: bool = false;
+
+    fn operand<'a>(values: &'a Buffer<f32>, _: &'a Buffer<Self>) -> &'a Buffer<Self> {
+        values
+    }
+}
+
+impl Element for bf16 {
+    const FORMAT: Format = Format::Bfloat16;
+    const SUFFIX: &'static str = "_bfloat16";
+    const TILE: usize = 64;
+    const WIDTH_STEP: usize = 8;
+    const ROUNDED: bool = true;
+
+    fn operand<'a>(_: &'a Buffer<f32>, rounded: &'a Buffer<Self>) -> &'a Buffer<Self> {
+        rounded
+    }
+}
 
 /// Launches kernels.
 #[derive(Debug, Clone)]
@@ -69,7 +120,7 @@ pub(crate) struct Norm<'a> {
     pub(crate) epsilon: f32,
 }
 
-/// What the backward pass of a normalisation needs.
+/// What the backward pass of a normalisation needs of its forward pass.
 #[derive(Debug)]
 pub(crate) struct Normalised {
     values: Buffer<f32>,
@@ -80,6 +131,26 @@ impl Normalised {
     pub(crate) fn new(backend: &Arc<dyn Backend>) -> Self {
         Self { values: Buffer::new(backend), factors: Buffer::new(backend) }
     }
+}
+
+/// Working memory of sums over rows: those of the rows of a block of a normalisation, and parts of sums of columns.
+#[derive(Debug)]
+pub(crate) struct Parts {
+    of_blocks: Buffer<f32>,
+    of_columns: Buffer<f32>,
+}
+
+impl Parts {
+    pub(crate) fn new(backend: &Arc<dyn Backend>) -> Self {
+        Self { of_blocks: Buffer::new(backend), of_columns: Buffer::new(backend) }
+    }
+}
+
+/// What is added to the rows of a matrix before it is normalised, and the matrix to which they are added.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Added<'a, A> {
+    pub(crate) rows: View<'a, A>,
+    pub(crate) bias: View<'a, f32>,
 }
 
 /// What attention is computed over.
@@ -93,20 +164,21 @@ pub(crate) struct Attention<'a> {
 
 /// What attention's backward pass needs of its forward pass.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Attended<'a> {
+pub(crate) struct Attended<'a, A> {
     /// Queries, keys and values of all heads: tokens × 3 · heads · width.
-    pub(crate) projected: View<'a, f32>,
+    pub(crate) projected: View<'a, A>,
     /// Tokens × heads · width.
-    pub(crate) context: View<'a, f32>,
+    pub(crate) context: View<'a, A>,
     /// Tokens × heads.
     pub(crate) logarithms: View<'a, f32>,
 }
 
-/// The operands of a matrix product, both f32 or both rounded.
+/// The operands of a matrix product, and what is added to each of its rows.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Operands<'a> {
-    Single([View<'a, f32>; 2]),
-    Bfloat16([View<'a, u16>; 2]),
+pub(crate) struct Operands<'a, A> {
+    pub(crate) left: View<'a, A>,
+    pub(crate) right: View<'a, A>,
+    pub(crate) bias: Option<View<'a, A>>,
 }
 
 /// Which of the operands of a matrix product have rows and columns exchanged in memory, and its sizes.
@@ -123,9 +195,20 @@ fn row_threads(width: usize) -> u32 {
     (width as u32).next_multiple_of(32).clamp(32, THREADS)
 }
 
-/// Blocks for so many values.
+/// Threads of a block that normalises a row of so many values, four of which a thread has at a time.
+fn norm_threads(width: usize) -> u32 {
+    assert!(width <= MOST_NORMALISED, "rows of at most {MOST_NORMALISED} values");
+    row_threads(width.div_ceil(4))
+}
+
+/// Blocks for so many values, each of which has a thread.
 fn blocks(count: usize) -> [u32; 2] {
     [count.div_ceil(THREADS as usize) as u32, 1]
+}
+
+/// Blocks for so many values, of which a thread has four.
+fn blocks_of_four(count: usize) -> [u32; 2] {
+    blocks(count.div_ceil(4))
 }
 
 impl Kernels {
@@ -139,21 +222,33 @@ impl Kernels {
         unsafe { self.backend.launch(kernel, grid, threads, arguments) }
     }
 
-    /// out = left · right, or out += left · right.
-    pub(crate) fn multiply(&self, sizes: Sizes, operands: Operands, add: bool, out: ViewMut<f32>) -> Result<()> {
+    /// Launches the kernel of this name for activations of a kind.
+    fn launch_for<A: Element>(&self, kernel: &str, grid: [u32; 2], threads: u32, arguments: &[Argument]) -> Result<()> {
+        self.launch(&[kernel, A::SUFFIX].concat(), grid, threads, arguments)
+    }
+
+    /// out = left · right + bias, or out += left · right + bias.
+    pub(crate) fn multiply<A: Element, O: Element>(
+        &self,
+        sizes: Sizes,
+        Operands { left, right, bias }: Operands<A>,
+        add: bool,
+        out: ViewMut<O>,
+    ) -> Result<()> {
         let Sizes { rows, columns, depth, transposed } = sizes;
-        let (addresses, lengths, rounded) = match operands {
-            Operands::Single(views) => (views.map(|view| view.address), views.map(|view| view.length()), false),
-            Operands::Bfloat16(views) => (views.map(|view| view.address), views.map(|view| view.length()), true),
-        };
-        assert_eq!((lengths, out.length()), ([rows * depth, depth * columns], rows * columns), "sizes of a product");
+        let lengths = [left.length(), right.length(), out.length()];
+        assert_eq!(lengths, [rows * depth, depth * columns, rows * columns], "sizes of a product");
+        assert!(bias.is_none_or(|bias| bias.length() == columns), "rows as long as the bias");
         if rows * columns * depth == 0 {
             return Ok(());
         }
-        let operand = |index: usize| Operand { address: addresses[index], transposed: transposed[index] };
-        let (left, right, out) = (operand(0), operand(1), out.into_address());
+        let operand = |address, index: usize| Operand { address, transposed: transposed[index] };
+        let (left, right) = (operand(left.address, 0), operand(right.address, 1));
+        let (bias, format) = (bias.map(|bias| bias.address), A::FORMAT);
+        let (out, out_format) = (out.into_address(), O::FORMAT);
+        let product = Product { rows, columns, depth, left, right, bias, format, out, out_format, add };
         // SAFETY: the views have the lengths of dense matrices of these sizes.
-        unsafe { self.backend.multiply(&Product { rows, columns, depth, left, right, rounded, out, add }) }
+        unsafe { self.backend.multiply(&product) }
     }
 
     /// Writes word + position + type for every token.
@@ -187,28 +282,30 @@ impl Kernels {
         self.launch("embedding_scatter", [places.count as u32, 1], row_threads(width), &arguments)
     }
 
-    /// out = norm(input + bias + residual), row by row; without bias and residual where there are none.
-    pub(crate) fn normalise(
+    /// out = norm(residual + rows + bias), row by row, where there is something to add; the same to `rounded` unless
+    /// this is left out.
+    pub(crate) fn normalise<A: Element>(
         &self,
-        input: View<f32>,
-        added: Option<[View<f32>; 2]>,
+        residual: View<f32>,
+        added: Option<Added<A>>,
         norm: Norm,
         saved: &mut Normalised,
         mut out: ViewMut<f32>,
+        mut rounded: Option<ViewMut<A>>,
     ) -> Result<()> {
         let width = norm.weight.length();
-        let rows = input.length() / width;
+        let rows = residual.length() / width;
         assert!(norm.bias.length() == width && out.length() == rows * width, "sizes of a normalisation");
-        let fits = |[bias, residual]: [View<f32>; 2]| bias.length() == width && residual.length() == rows * width;
+        let fits = |added: Added<A>| added.bias.length() == width && added.rows.length() == rows * width;
         assert!(added.is_none_or(fits), "sizes of what is normalised");
+        assert!(rounded.as_ref().is_none_or(|rounded| rounded.length() == rows * width), "sizes of what is rounded");
         saved.values.resize(rows * width)?;
         saved.factors.resize(rows)?;
-        let [bias, residual] = [0, 1].map(|index| added.map(|added| added[index]).into());
         let (mut values, mut factors) = (saved.values.view_mut(), saved.factors.view_mut());
         let arguments = [
-            input.into(),
-            bias,
-            residual,
+            added.map(|added| added.rows).into(),
+            added.map(|added| added.bias).into(),
+            residual.into(),
             norm.weight.into(),
             norm.bias.into(),
             norm.epsilon.into(),
@@ -216,98 +313,108 @@ impl Kernels {
             (&mut values).into(),
             (&mut factors).into(),
             (&mut out).into(),
+            rounded.as_mut().into(),
         ];
-        self.launch("normalise_forward", [rows as u32, 1], row_threads(width), &arguments)
+        self.launch_for::<A>("normalise_forward", [rows as u32, 1], norm_threads(width), &arguments)
     }
 
-    /// Turns ∂loss/∂out of a normalisation into ∂loss/∂input in place, and adds the gradients of its weight and bias.
-    pub(crate) fn normalise_backward(
+    /// Turns ∂loss/∂out of a normalisation into ∂loss/∂input in place, and writes it to `rounded` unless this is left
+    /// out; adds the gradients of its weight and bias.
+    pub(crate) fn normalise_backward<A: Element>(
         &self,
         gradient: &mut Buffer<f32>,
+        mut rounded: Option<ViewMut<A>>,
         saved: &Normalised,
         weight: View<f32>,
         sums: [ViewMut<f32>; 2],
-        parts: &mut Buffer<f32>,
+        parts: &mut Parts,
     ) -> Result<()> {
         let (width, rows) = (weight.length(), saved.factors.length());
-        assert_eq!(
-            (gradient.length(), saved.values.length()),
-            (rows * width, rows * width),
-            "sizes of a normalisation"
-        );
-        let [of_weight, of_bias] = sums;
-        self.add_columns(gradient.view(), Some(saved.values.view()), parts, of_weight)?;
-        self.add_columns(gradient.view(), None, parts, of_bias)?;
-        let (values, factors) = (saved.values.view().into(), saved.factors.view().into());
-        let arguments = [(&mut gradient.view_mut()).into(), values, factors, weight.into(), (width as i32).into()];
-        self.launch("normalise_backward", [rows as u32, 1], row_threads(width), &arguments)
+        let lengths = [gradient.length(), saved.values.length()];
+        assert_eq!(lengths, [rows * width; 2], "sizes of a normalisation");
+        assert!(rounded.as_ref().is_none_or(|rounded| rounded.length() == rows * width), "sizes of what is rounded");
+        let count = rows.div_ceil(SLOPE_ROWS);
+        let Parts { of_blocks, of_columns } = parts;
+        of_blocks.resize(2 * count * width)?;
+        let (mut gradient, mut written) = (gradient.view_mut(), of_blocks.view_mut());
+        let arguments = [
+            (&mut gradient).into(),
+            saved.values.view().into(),
+            saved.factors.view().into(),
+            weight.into(),
+            (rows as i32).into(),
+            (width as i32).into(),
+            rounded.as_mut().into(),
+            (&mut written).into(),
+        ];
+        self.launch_for::<A>("normalise_backward", [count as u32, 1], norm_threads(width), &arguments)?;
+        for (place, target) in [0..count * width, count * width..2 * count * width].into_iter().zip(sums) {
+            self.add_column_parts(of_blocks.part(place), of_columns, target)?;
+        }
+        Ok(())
     }
 
-    /// Adds the sums of the columns of `left`, or of left ∘ right, to `target`, which has a value for each column.
-    pub(crate) fn add_columns(
+    /// Adds the sums of the columns of `rows` to `target`, which has a value for each column.
+    pub(crate) fn add_columns<A: Element>(&self, rows: View<A>, parts: &mut Parts, target: ViewMut<f32>) -> Result<()> {
+        self.add_column_parts(rows, &mut parts.of_columns, target)
+    }
+
+    fn add_column_parts<A: Element>(
         &self,
-        left: View<f32>,
-        right: Option<View<f32>>,
+        values: View<A>,
         parts: &mut Buffer<f32>,
         mut target: ViewMut<f32>,
     ) -> Result<()> {
         let columns = target.length();
-        let rows = left.length() / columns;
-        assert!(left.length() == rows * columns && right.is_none_or(|right| right.length() == left.length()));
+        let rows = values.length() / columns;
+        assert_eq!(values.length(), rows * columns, "sizes of a sum of columns");
         let count = rows.div_ceil(PART_ROWS);
         parts.resize(count * columns)?;
         let mut written = parts.view_mut();
         let (of_rows, of_columns) = ((rows as i32).into(), (columns as i32).into());
-        let arguments = [left.into(), right.into(), of_rows, of_columns, (&mut written).into()];
-        self.launch("column_parts", [columns.div_ceil(32) as u32, count as u32], THREADS, &arguments)?;
+        let arguments = [values.into(), of_rows, of_columns, (&mut written).into()];
+        let grid = [columns.div_ceil(32) as u32, count as u32];
+        self.launch_for::<A>("column_parts", grid, THREADS, &arguments)?;
         let arguments = [parts.view().into(), (count as i32).into(), of_columns, (&mut target).into()];
         self.launch("add_parts", blocks(columns), THREADS, &arguments)
     }
 
-    /// Adds `bias` to every row of `values`.
-    pub(crate) fn add_bias(&self, mut values: ViewMut<f32>, bias: View<f32>) -> Result<()> {
-        let (count, columns) = (values.length(), bias.length() as i32);
-        assert!(count.is_multiple_of(bias.length()), "rows as long as the bias");
-        let arguments = [(&mut values).into(), bias.into(), columns.into(), (count as i64).into()];
-        self.launch("add_bias", blocks(count), THREADS, &arguments)
-    }
-
-    /// Adds `bias` to every row of `expanded`, and writes GELU of it to `activated`.
-    pub(crate) fn gelu(&self, mut expanded: ViewMut<f32>, bias: View<f32>, mut activated: ViewMut<f32>) -> Result<()> {
-        let (count, columns) = (expanded.length(), bias.length() as i32);
-        assert!(count.is_multiple_of(bias.length()) && activated.length() == count, "sizes of an activation");
-        let (expanded, activated) = ((&mut expanded).into(), (&mut activated).into());
-        let arguments = [expanded, bias.into(), columns.into(), (count as i64).into(), activated];
-        self.launch("gelu_forward", blocks(count), THREADS, &arguments)
+    /// Writes GELU of `expanded` to `activated`.
+    pub(crate) fn gelu<A: Element>(&self, expanded: View<A>, mut activated: ViewMut<A>) -> Result<()> {
+        let count = expanded.length();
+        assert_eq!(activated.length(), count, "sizes of an activation");
+        let arguments = [expanded.into(), (count as i64).into(), (&mut activated).into()];
+        self.launch_for::<A>("gelu_forward", blocks_of_four(count), THREADS, &arguments)
     }
 
     /// Turns ∂loss/∂activated into ∂loss/∂expanded in place, and writes GELU of `expanded` to `activated`.
-    pub(crate) fn gelu_backward(
+    pub(crate) fn gelu_backward<A: Element>(
         &self,
-        expanded: View<f32>,
-        mut gradient: ViewMut<f32>,
-        mut activated: ViewMut<f32>,
+        expanded: View<A>,
+        mut gradient: ViewMut<A>,
+        mut activated: ViewMut<A>,
     ) -> Result<()> {
         let count = expanded.length();
         assert_eq!((gradient.length(), activated.length()), (count, count), "sizes of an activation");
         let arguments = [expanded.into(), (count as i64).into(), (&mut gradient).into(), (&mut activated).into()];
-        self.launch("gelu_backward", blocks(count), THREADS, &arguments)
+        self.launch_for::<A>("gelu_backward", blocks_of_four(count), THREADS, &arguments)
     }
 
-    /// Rounds `values` to bfloat16.
-    pub(crate) fn round(&self, values: View<f32>, mut out: ViewMut<u16>) -> Result<()> {
+    /// Rounds `values`.
+    pub(crate) fn round<A: Element>(&self, values: View<f32>, mut out: ViewMut<A>) -> Result<()> {
         let count = values.length();
         assert_eq!(out.length(), count, "sizes of what is rounded");
+        assert!(A::ROUNDED, "there is nothing to be rounded to");
         let arguments = [values.into(), (count as i64).into(), (&mut out).into()];
-        self.launch("round_to_bfloat16", blocks(count), THREADS, &arguments)
+        self.launch_for::<A>("round_to", blocks_of_four(count), THREADS, &arguments)
     }
 
     /// Writes the contexts of all tokens, and the logarithms that the backward pass needs.
-    pub(crate) fn attend(
+    pub(crate) fn attend<A: Element>(
         &self,
         attention: Attention,
-        projected: View<f32>,
-        mut context: ViewMut<f32>,
+        projected: View<A>,
+        mut context: ViewMut<A>,
         mut logarithms: ViewMut<f32>,
     ) -> Result<()> {
         attention.check(projected, context.length(), logarithms.length());
@@ -315,17 +422,17 @@ impl Kernels {
         let [starts, tiles] = [&sequences.starts, &sequences.tiles].map(|buffer| buffer.view().into());
         let (width, context) = ((width as i32).into(), (&mut context).into());
         let arguments = [projected.into(), starts, tiles, width, context, (&mut logarithms).into()];
-        self.launch("attention_forward", attention.grid(heads), ATTENTION_THREADS, &arguments)
+        self.launch_for::<A>("attention_forward", attention.grid(heads), ATTENTION_THREADS, &arguments)
     }
 
     /// Writes ∂loss/∂projected; `gradient` is ∂loss/∂context, `means` working memory.
-    pub(crate) fn attend_backward(
+    pub(crate) fn attend_backward<A: Element>(
         &self,
         attention: Attention,
-        attended: Attended,
-        gradient: View<f32>,
+        attended: Attended<A>,
+        gradient: View<A>,
         means: &mut Buffer<f32>,
-        mut out: ViewMut<f32>,
+        mut out: ViewMut<A>,
     ) -> Result<()> {
         let Attended { projected, context, logarithms } = attended;
         attention.check(projected, context.length(), logarithms.length());
@@ -335,13 +442,15 @@ impl Kernels {
         means.resize(count)?;
         let mut written = means.view_mut();
         let arguments = [gradient.into(), context.into(), width, (count as i64).into(), (&mut written).into()];
-        self.launch("attention_means", blocks(count), THREADS, &arguments)?;
+        self.launch_for::<A>("attention_means", blocks(8 * count), THREADS, &arguments)?;
         let [starts, tiles] = [&sequences.starts, &sequences.tiles].map(|buffer| buffer.view().into());
         let (logarithms, means) = (logarithms.into(), means.view().into());
         let (projected, gradient) = (projected.into(), gradient.into());
         let arguments = [projected, starts, tiles, width, gradient, logarithms, means, (&mut out).into()];
-        self.launch("attention_queries_backward", attention.grid(heads), ATTENTION_THREADS, &arguments)?;
-        self.launch("attention_keys_backward", attention.grid(heads), ATTENTION_THREADS, &arguments)
+        for kernel in ["attention_queries_backward", "attention_keys_backward"] {
+            self.launch_for::<A>(kernel, attention.grid(heads), ATTENTION_THREADS, &arguments)?;
+        }
+        Ok(())
     }
 
     /// Writes the vector of every sequence.
@@ -423,9 +532,10 @@ fn head_arguments(head: Head) -> [Argument; 3] {
 }
 
 impl Attention<'_> {
-    fn check(&self, projected: View<f32>, context: usize, logarithms: usize) {
+    fn check<A: Element>(&self, projected: View<A>, context: usize, logarithms: usize) {
         let Self { heads, width, sequences } = *self;
-        assert!(width <= MOST_WIDTH, "heads of at most {MOST_WIDTH} values");
+        assert!(width <= MOST_WIDTH && width.is_multiple_of(A::WIDTH_STEP), "heads of at most {MOST_WIDTH} values");
+        assert_eq!(sequences.tile, A::TILE, "blocks of attention");
         let sizes = [3 * width, width, 1].map(|values| sequences.tokens * heads * values);
         assert_eq!([projected.length(), context, logarithms], sizes, "sizes of attention");
     }

@@ -14,7 +14,14 @@ use std::sync::Arc;
 use bytemuck::Pod;
 use motherlode::Result;
 
-/// A product of dense row-major matrices, out = left · right, or out += left · right.
+/// How numbers are stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Format {
+    Single,
+    Bfloat16,
+}
+
+/// A product of dense row-major matrices, out = left · right + bias, or out += left · right + bias.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Product {
     /// Of the output.
@@ -25,10 +32,14 @@ pub(crate) struct Product {
     pub(crate) depth: usize,
     pub(crate) left: Operand,
     pub(crate) right: Operand,
-    /// Whether the operands are bfloat16; else they are f32, as the output is in any case.
-    pub(crate) rounded: bool,
+    /// Address of what is added to every row of the product.
+    pub(crate) bias: Option<u64>,
+    /// Of the operands and the bias.
+    pub(crate) format: Format,
     /// Address of the output.
     pub(crate) out: u64,
+    /// Of the output; not f32 where operands are bfloat16 and there is a bias.
+    pub(crate) out_format: Format,
     /// Whether the product is added to the output.
     pub(crate) add: bool,
 }
@@ -278,6 +289,13 @@ impl<T> From<View<'_, T>> for Argument {
 /// Null where there is none.
 impl<T> From<Option<View<'_, T>>> for Argument {
     fn from(view: Option<View<'_, T>>) -> Self {
+        Self::Address(view.map_or(0, |view| view.address))
+    }
+}
+
+/// Null where there is none.
+impl<T> From<Option<&mut ViewMut<'_, T>>> for Argument {
+    fn from(view: Option<&mut ViewMut<'_, T>>) -> Self {
         Self::Address(view.map_or(0, |view| view.address))
     }
 }

@@ -1,32 +1,61 @@
 //! An encoder of BERT's family in the memory of a graphics card: embeddings, blocks and pooling, forward and
 //! backward.
 //!
-//! The counterpart of `crate::network` and `crate::block`. A whole batch goes through at once. Operands of matrix
-//! products are rounded to bfloat16 where `Precision` says so; all else is f32. There are no dropout and no adapters.
+//! The counterpart of `crate::network` and `crate::block`. A whole batch goes through at once. What is between two
+//! matrix products is of the kind that `Precision` says, f32 or bfloat16; the sums to which blocks add, normalisations,
+//! softmax, weights and their gradients are f32 in any case. There are no dropout and no adapters.
 
 use std::ops::Range;
 use std::sync::Arc;
 
 use motherlode::Result;
-use motherlode::engine::{Precision, TokenBatch};
+use motherlode::engine::TokenBatch;
 
 use super::indices::{Scattering, Sequences};
-use super::kernels::{Attended, Attention, Kernels, Norm, Normalised, Operands, Sizes, Tables};
+use super::kernels::{Added, Attended, Attention, Element, Kernels, Norm, Normalised, Operands, Parts, Sizes, Tables};
 use super::memory::{Backend, Buffer, View, ViewMut};
 use crate::kernel::pooling::Head;
 use crate::layout::{BlockParameters, Layout};
 use crate::shape::Shape;
 
-/// An encoder on a card.
+/// f32 numbers that are also operands of products: themselves, or beside them what they are rounded to.
 #[derive(Debug)]
-pub(crate) struct CardNetwork {
+pub(crate) struct Stream<A> {
+    values: Buffer<f32>,
+    /// Empty where the values themselves are operands.
+    rounded: Buffer<A>,
+}
+
+impl<A: Element> Stream<A> {
+    fn new(backend: &Arc<dyn Backend>) -> Self {
+        Self { values: Buffer::new(backend), rounded: Buffer::new(backend) }
+    }
+
+    fn resize(&mut self, length: usize) -> Result<()> {
+        self.values.resize(length)?;
+        self.rounded.resize(if A::ROUNDED { length } else { 0 })
+    }
+
+    fn operand(&self) -> View<'_, A> {
+        A::operand(&self.values, &self.rounded).view()
+    }
+
+    /// What to write: the values, and what they are rounded to where there is that.
+    fn written(&mut self) -> (&mut Buffer<f32>, Option<ViewMut<'_, A>>) {
+        (&mut self.values, A::ROUNDED.then(|| self.rounded.view_mut()))
+    }
+}
+
+/// An encoder on a card, whose activations are numbers of kind `A`.
+#[derive(Debug)]
+pub(crate) struct CardNetwork<A> {
     pub(crate) kernels: Kernels,
     pub(crate) shape: Shape,
     pub(crate) head: Head,
     pub(crate) layout: Layout,
     pub(crate) weights: Buffer<f32>,
-    /// The parameters of the blocks, rounded; none in f32.
-    rounded: Option<Buffer<u16>>,
+    /// The parameters of the blocks, rounded; empty where products do not want that.
+    rounded: Buffer<A>,
 }
 
 /// A batch on the card.
@@ -41,13 +70,17 @@ pub(crate) struct Batch {
 }
 
 impl Batch {
-    pub(crate) fn new(backend: &Arc<dyn Backend>, batch: &TokenBatch, first_position: usize) -> Result<Self> {
+    pub(crate) fn new<A: Element>(
+        backend: &Arc<dyn Backend>,
+        batch: &TokenBatch,
+        first_position: usize,
+    ) -> Result<Self> {
         let lengths = batch.lengths();
         let ids: Vec<i32> = batch.ids().iter().map(|id| *id as i32).collect();
         let rows = |length: &usize| first_position as i32..(first_position + length) as i32;
         let positions: Vec<i32> = lengths.iter().flat_map(rows).collect();
         Ok(Self {
-            sequences: Sequences::new(backend, &lengths)?,
+            sequences: Sequences::new(backend, &lengths, A::TILE)?,
             ids: Buffer::of(backend, &ids)?,
             positions: Buffer::of(backend, &positions)?,
             rows: [ids, positions],
@@ -62,25 +95,25 @@ impl Batch {
 /// What a block's forward pass leaves for its backward pass, beside its input; all matrices have a row for each
 /// token.
 #[derive(Debug)]
-struct Kept {
-    projected: Buffer<f32>,
-    context: Buffer<f32>,
+struct Kept<A> {
+    projected: Buffer<A>,
+    context: Buffer<A>,
     logarithms: Buffer<f32>,
     attention_norm: Normalised,
-    middle: Buffer<f32>,
-    expanded: Buffer<f32>,
+    middle: Stream<A>,
+    expanded: Buffer<A>,
     output_norm: Normalised,
 }
 
-impl Kept {
+impl<A: Element> Kept<A> {
     fn new(backend: &Arc<dyn Backend>) -> Self {
         let buffer = || Buffer::new(backend);
         Self {
             projected: buffer(),
             context: buffer(),
-            logarithms: buffer(),
+            logarithms: Buffer::new(backend),
             attention_norm: Normalised::new(backend),
-            middle: buffer(),
+            middle: Stream::new(backend),
             expanded: buffer(),
             output_norm: Normalised::new(backend),
         }
@@ -89,62 +122,59 @@ impl Kept {
 
 /// What a pass through the encoder leaves.
 #[derive(Debug)]
-pub(crate) struct Pass {
+pub(crate) struct Pass<A> {
     embedding_norm: Normalised,
     /// The input of each block; of one block after the other if there is no way back.
-    inputs: Vec<Buffer<f32>>,
+    inputs: Vec<Stream<A>>,
     /// What each block keeps, or the block in hand.
-    kept: Vec<Kept>,
+    kept: Vec<Kept<A>>,
     /// The token vectors, tokens × H.
-    hidden: Buffer<f32>,
+    hidden: Stream<A>,
 }
 
-impl Pass {
+impl<A: Element> Pass<A> {
     /// Memory for a pass that keeps this many inputs and blocks.
     pub(crate) fn new(backend: &Arc<dyn Backend>, inputs: usize, blocks: usize) -> Self {
         Self {
             embedding_norm: Normalised::new(backend),
-            inputs: (0..inputs).map(|_| Buffer::new(backend)).collect(),
+            inputs: (0..inputs).map(|_| Stream::new(backend)).collect(),
             kept: (0..blocks).map(|_| Kept::new(backend)).collect(),
-            hidden: Buffer::new(backend),
+            hidden: Stream::new(backend),
         }
     }
 }
 
 /// Working memory.
 #[derive(Debug)]
-pub(crate) struct Scratch {
+pub(crate) struct Scratch<A> {
     /// Tokens × H.
-    narrow: Buffer<f32>,
+    narrow: Buffer<A>,
     /// Tokens × F.
-    wide: Buffer<f32>,
+    wide: Buffer<A>,
     /// Tokens × F.
-    wide_gradient: Buffer<f32>,
+    wide_gradient: Buffer<A>,
     /// ∂loss/∂activations, tokens × H.
-    gradient: Buffer<f32>,
+    gradient: Stream<A>,
     /// ∂loss/∂contexts.
-    of_context: Buffer<f32>,
+    of_context: Buffer<A>,
     /// ∂loss/∂queries, keys and values.
-    of_projected: Buffer<f32>,
+    of_projected: Buffer<A>,
     means: Buffer<f32>,
-    parts: Buffer<f32>,
-    /// Operands of a product.
-    rounded: [Buffer<u16>; 2],
+    parts: Parts,
 }
 
-impl Scratch {
+impl<A: Element> Scratch<A> {
     pub(crate) fn new(backend: &Arc<dyn Backend>) -> Self {
         let buffer = || Buffer::new(backend);
         Self {
             narrow: buffer(),
             wide: buffer(),
             wide_gradient: buffer(),
-            gradient: buffer(),
+            gradient: Stream::new(backend),
             of_context: buffer(),
             of_projected: buffer(),
-            means: buffer(),
-            parts: buffer(),
-            rounded: [Buffer::new(backend), Buffer::new(backend)],
+            means: Buffer::new(backend),
+            parts: Parts::new(backend),
         }
     }
 }
@@ -177,33 +207,35 @@ fn linears(places: &BlockParameters<Range<usize>>) -> [Linear; 4] {
     .map(|(weight, bias)| Linear { weight: weight.clone(), bias: bias.clone() })
 }
 
-impl CardNetwork {
+impl<A: Element> CardNetwork<A> {
     /// Copies `weights` to the card.
-    pub(crate) fn new(
-        backend: &Arc<dyn Backend>,
-        shape: Shape,
-        head: Head,
-        weights: &[f32],
-        precision: Precision,
-    ) -> Result<Self> {
-        let rounded = (precision == Precision::Bf16).then(|| Buffer::new(backend));
+    pub(crate) fn new(backend: &Arc<dyn Backend>, shape: Shape, head: Head, weights: &[f32]) -> Result<Self> {
         let (layout, kernels) = (Layout::new(&shape), Kernels { backend: backend.clone() });
-        let mut network = Self { kernels, shape, head, layout, weights: Buffer::of(backend, weights)?, rounded };
+        let weights = Buffer::of(backend, weights)?;
+        let mut network = Self { kernels, shape, head, layout, weights, rounded: Buffer::new(backend) };
         network.weights_changed()?;
         Ok(network)
     }
 
     /// Rounds the parameters of the blocks again.
     pub(crate) fn weights_changed(&mut self) -> Result<()> {
-        let Some(rounded) = &mut self.rounded else { return Ok(()) };
+        if !A::ROUNDED {
+            return Ok(());
+        }
         let first = self.layout.place(0).start;
-        rounded.resize(self.weights.length() - first)?;
-        self.kernels.round(self.weights.part(first..self.weights.length()), rounded.view_mut())
+        self.rounded.resize(self.weights.length() - first)?;
+        self.kernels.round(self.weights.part(first..self.weights.length()), self.rounded.view_mut())
+    }
+
+    /// Parameters of a block as operands of products.
+    fn parameters(&self, place: &Range<usize>) -> View<'_, A> {
+        let first = if A::ROUNDED { self.layout.place(0).start } else { 0 };
+        A::operand(&self.weights, &self.rounded).part(place.start - first..place.end - first)
     }
 
     /// Takes a batch through the encoder, to the token vectors in `pass`.
-    pub(crate) fn forward(&self, batch: &Batch, pass: &mut Pass, scratch: &mut Scratch) -> Result<()> {
-        self.embed(batch, pass, scratch)?;
+    pub(crate) fn forward(&self, batch: &Batch, pass: &mut Pass<A>, scratch: &mut Scratch<A>) -> Result<()> {
+        self.embed(batch, pass)?;
         let Pass { inputs, kept, hidden, .. } = pass;
         for layer in 0..self.shape.layers.len() {
             let (input, block) = (layer.min(inputs.len() - 1), layer.min(kept.len() - 1));
@@ -214,21 +246,26 @@ impl CardNetwork {
     }
 
     /// Writes the vectors of the sequences of a batch whose token vectors are in `pass`.
-    pub(crate) fn pool(&self, batch: &Batch, pass: &Pass, out: ViewMut<f32>) -> Result<()> {
-        self.kernels.pool(self.head, pass.hidden.view(), &batch.sequences, out)
+    pub(crate) fn pool(&self, batch: &Batch, pass: &Pass<A>, out: ViewMut<f32>) -> Result<()> {
+        self.kernels.pool(self.head, pass.hidden.values.view(), &batch.sequences, out)
     }
 
-    fn embed(&self, batch: &Batch, pass: &mut Pass, scratch: &mut Scratch) -> Result<()> {
+    /// Writes the embeddings where the first block's input will be, and what they are normalised to where the token
+    /// vectors will be.
+    fn embed(&self, batch: &Batch, pass: &mut Pass<A>) -> Result<()> {
         let places = self.layout.embedding_places();
         let [word, position] = [places.word, places.position].map(|place| self.weights.part(place));
         let kind = self.weights.part(places.kind.start..places.kind.start + self.shape.hidden);
         let size = batch.tokens() * self.shape.hidden;
-        scratch.narrow.resize(size)?;
-        pass.hidden.resize(size)?;
+        let Pass { embedding_norm, inputs, hidden, .. } = pass;
+        let embeddings = &mut inputs[0].values;
+        embeddings.resize(size)?;
+        hidden.resize(size)?;
         let tables = Tables { word, position, kind };
-        self.kernels.gather(tables, &batch.ids, &batch.positions, scratch.narrow.view_mut())?;
+        self.kernels.gather(tables, &batch.ids, &batch.positions, embeddings.view_mut())?;
         let norm = self.norm(&places.norm_weight, &places.norm_bias);
-        self.kernels.normalise(scratch.narrow.view(), None, norm, &mut pass.embedding_norm, pass.hidden.view_mut())
+        let (out, rounded) = hidden.written();
+        self.kernels.normalise(embeddings.view(), None, norm, embedding_norm, out.view_mut(), rounded)
     }
 
     /// Takes `input` through a block, to `output`.
@@ -236,32 +273,43 @@ impl CardNetwork {
         &self,
         layer: usize,
         batch: &Batch,
-        kept: &mut Kept,
-        scratch: &mut Scratch,
-        (input, output): (&Buffer<f32>, &mut Buffer<f32>),
+        kept: &mut Kept<A>,
+        scratch: &mut Scratch<A>,
+        (input, output): (&Stream<A>, &mut Stream<A>),
     ) -> Result<()> {
         let (places, kernels) = (self.layout.block_places(layer), &self.kernels);
         let [projection, merge, expand, contract] = linears(&places);
         let Kept { projected, context, logarithms, attention_norm, middle, expanded, output_norm } = kept;
-        let Scratch { narrow, wide, rounded, .. } = scratch;
-        self.linear(&projection, input, projected, rounded)?;
-        kernels.add_bias(projected.view_mut(), self.weights.part(projection.bias))?;
+        let Scratch { narrow, wide, .. } = scratch;
+        self.linear(&projection, input.operand(), true, projected)?;
         context.resize(batch.tokens() * self.shape.context())?;
         logarithms.resize(batch.tokens() * self.shape.heads)?;
         kernels.attend(self.attention(batch), projected.view(), context.view_mut(), logarithms.view_mut())?;
-        self.linear(&merge, context, narrow, rounded)?;
-        middle.resize(input.length())?;
-        let others = Some([self.weights.part(merge.bias), input.view()]);
+        self.linear(&merge, context.view(), false, narrow)?;
         let norm = self.norm(&places.attention_norm_weight, &places.attention_norm_bias);
-        kernels.normalise(narrow.view(), others, norm, attention_norm, middle.view_mut())?;
-        self.linear(&expand, middle, expanded, rounded)?;
+        self.add_and_normalise(input, (narrow, &merge), norm, attention_norm, middle)?;
+        self.linear(&expand, middle.operand(), true, expanded)?;
         wide.resize(expanded.length())?;
-        kernels.gelu(expanded.view_mut(), self.weights.part(expand.bias), wide.view_mut())?;
-        self.linear(&contract, wide, narrow, rounded)?;
-        output.resize(input.length())?;
-        let others = Some([self.weights.part(contract.bias), middle.view()]);
+        kernels.gelu(expanded.view(), wide.view_mut())?;
+        self.linear(&contract, wide.view(), false, narrow)?;
         let norm = self.norm(&places.output_norm_weight, &places.output_norm_bias);
-        kernels.normalise(narrow.view(), others, norm, output_norm, output.view_mut())
+        self.add_and_normalise(middle, (narrow, &contract), norm, output_norm, output)
+    }
+
+    /// out = norm(residual + rows + the bias of the map that made the rows).
+    fn add_and_normalise(
+        &self,
+        residual: &Stream<A>,
+        (rows, map): (&Buffer<A>, &Linear),
+        norm: Norm,
+        saved: &mut Normalised,
+        out: &mut Stream<A>,
+    ) -> Result<()> {
+        let residual = residual.values.view();
+        let added = Added { rows: rows.view(), bias: self.weights.part(map.bias.clone()) };
+        out.resize(residual.length())?;
+        let (out, rounded) = out.written();
+        self.kernels.normalise(residual, Some(added), norm, saved, out.view_mut(), rounded)
     }
 
     /// Adds to `gradient` what ∂loss/∂vectors, which is overwritten, brings; `pass` is what `forward` of the same
@@ -269,15 +317,16 @@ impl CardNetwork {
     pub(crate) fn backward(
         &self,
         batch: &Batch,
-        pass: &mut Pass,
-        scratch: &mut Scratch,
+        pass: &mut Pass<A>,
+        scratch: &mut Scratch<A>,
         of_vectors: ViewMut<f32>,
         gradient: &mut Buffer<f32>,
     ) -> Result<()> {
         let layers = self.shape.layers.len();
-        scratch.gradient.resize(pass.hidden.length())?;
-        let out = scratch.gradient.view_mut();
-        self.kernels.pool_backward(self.head, pass.hidden.view(), &batch.sequences, of_vectors, out)?;
+        let hidden = &pass.hidden.values;
+        scratch.gradient.resize(hidden.length())?;
+        let out = scratch.gradient.values.view_mut();
+        self.kernels.pool_backward(self.head, hidden.view(), &batch.sequences, of_vectors, out)?;
         for layer in (0..layers).rev() {
             let Pass { inputs, kept, hidden, .. } = pass;
             let index = layer.min(kept.len() - 1);
@@ -295,41 +344,41 @@ impl CardNetwork {
         &self,
         layer: usize,
         batch: &Batch,
-        (input, kept): (&Buffer<f32>, &Kept),
-        scratch: &mut Scratch,
+        (input, kept): (&Stream<A>, &Kept<A>),
+        scratch: &mut Scratch<A>,
         gradient: &mut Buffer<f32>,
     ) -> Result<()> {
         let (places, kernels) = (self.layout.block_places(layer), &self.kernels);
         let [projection, merge, expand, contract] = linears(&places);
         let weight = &places.output_norm_weight;
         self.norm_backward(weight, &places.output_norm_bias, &kept.output_norm, scratch, gradient)?;
-        let Scratch { gradient: way, wide, wide_gradient, parts, rounded, .. } = scratch;
-        self.linear_backward(&contract, way, (wide_gradient, false), rounded)?;
+        let Scratch { gradient: way, wide, wide_gradient, parts, .. } = scratch;
+        self.linear_backward(&contract, way.operand(), false, wide_gradient)?;
         wide.resize(kept.expanded.length())?;
         kernels.gelu_backward(kept.expanded.view(), wide_gradient.view_mut(), wide.view_mut())?;
-        self.add_gradient(&contract, [way, wide], gradient, parts, rounded)?;
-        self.linear_backward(&expand, wide_gradient, (way, true), rounded)?;
-        self.add_gradient(&expand, [wide_gradient, &kept.middle], gradient, parts, rounded)?;
+        self.add_gradient(&contract, [way.operand(), wide.view()], gradient, parts)?;
+        self.linear_backward(&expand, wide_gradient.view(), true, &mut way.values)?;
+        self.add_gradient(&expand, [wide_gradient.view(), kept.middle.operand()], gradient, parts)?;
         let weight = &places.attention_norm_weight;
         self.norm_backward(weight, &places.attention_norm_bias, &kept.attention_norm, scratch, gradient)?;
-        let Scratch { gradient: way, of_context, of_projected, means, parts, rounded, .. } = scratch;
-        self.linear_backward(&merge, way, (of_context, false), rounded)?;
-        self.add_gradient(&merge, [way, &kept.context], gradient, parts, rounded)?;
+        let Scratch { gradient: way, of_context, of_projected, means, parts, .. } = scratch;
+        self.linear_backward(&merge, way.operand(), false, of_context)?;
+        self.add_gradient(&merge, [way.operand(), kept.context.view()], gradient, parts)?;
         of_projected.resize(kept.projected.length())?;
         let Kept { projected, context, logarithms, .. } = kept;
         let attended = Attended { projected: projected.view(), context: context.view(), logarithms: logarithms.view() };
         let (attention, out) = (self.attention(batch), of_projected.view_mut());
         kernels.attend_backward(attention, attended, of_context.view(), means, out)?;
-        self.linear_backward(&projection, of_projected, (way, true), rounded)?;
-        self.add_gradient(&projection, [of_projected, input], gradient, parts, rounded)
+        self.linear_backward(&projection, of_projected.view(), true, &mut way.values)?;
+        self.add_gradient(&projection, [of_projected.view(), input.operand()], gradient, parts)
     }
 
     /// Takes the gradient in `scratch` from the first block's input to the embeddings.
     fn embed_backward(
         &self,
         batch: &Batch,
-        pass: &Pass,
-        scratch: &mut Scratch,
+        pass: &Pass<A>,
+        scratch: &mut Scratch<A>,
         gradient: &mut Buffer<f32>,
     ) -> Result<()> {
         let (places, hidden) = (self.layout.embedding_places(), self.shape.hidden);
@@ -337,10 +386,10 @@ impl CardNetwork {
         let Scratch { gradient: way, parts, .. } = scratch;
         for (place, rows) in [places.word, places.position].into_iter().zip(&batch.rows) {
             let rows = Scattering::new(&self.kernels.backend, rows)?;
-            self.kernels.scatter(way.view(), &rows, hidden, gradient.part_mut(place))?;
+            self.kernels.scatter(way.values.view(), &rows, hidden, gradient.part_mut(place))?;
         }
         let kind = gradient.part_mut(places.kind.start..places.kind.start + hidden);
-        self.kernels.add_columns(way.view(), None, parts, kind)
+        self.kernels.add_columns(way.values.view(), parts, kind)
     }
 
     /// Takes the gradient in `scratch` back through a normalisation, and adds that of its weight and bias.
@@ -349,87 +398,54 @@ impl CardNetwork {
         weight: &Range<usize>,
         bias: &Range<usize>,
         saved: &Normalised,
-        scratch: &mut Scratch,
+        scratch: &mut Scratch<A>,
         gradient: &mut Buffer<f32>,
     ) -> Result<()> {
         let Scratch { gradient: way, parts, .. } = scratch;
         let gamma = self.weights.part(weight.clone());
         let sums = gradient.parts_mut([weight.clone(), bias.clone()]);
-        self.kernels.normalise_backward(way, saved, gamma, sums, parts)
+        let (way, rounded) = way.written();
+        self.kernels.normalise_backward(way, rounded, saved, gamma, sums, parts)
     }
 
-    /// out = x · Wᵀ, without the bias.
-    fn linear(
-        &self,
-        map: &Linear,
-        x: &Buffer<f32>,
-        out: &mut Buffer<f32>,
-        rounded: &mut [Buffer<u16>; 2],
-    ) -> Result<()> {
+    /// out = x · Wᵀ, plus the bias if so asked.
+    fn linear(&self, map: &Linear, x: View<A>, biased: bool, out: &mut Buffer<A>) -> Result<()> {
         let (columns, depth) = (map.outputs(), map.inputs());
         let sizes = Sizes { rows: x.length() / depth, columns, depth, transposed: [false, true] };
         out.resize(sizes.rows * columns)?;
-        self.multiply_weight(sizes, map, x, (out, false), rounded)
+        let bias = biased.then(|| self.parameters(&map.bias));
+        let operands = Operands { left: x, right: self.parameters(&map.weight), bias };
+        self.kernels.multiply(sizes, operands, false, out.view_mut())
     }
 
     /// out = ∂loss/∂y · W, or this is added to `out`.
-    fn linear_backward(
+    fn linear_backward<O: Element>(
         &self,
         map: &Linear,
-        gradient: &Buffer<f32>,
-        (out, add): (&mut Buffer<f32>, bool),
-        rounded: &mut [Buffer<u16>; 2],
+        gradient: View<A>,
+        add: bool,
+        out: &mut Buffer<O>,
     ) -> Result<()> {
         let (columns, depth) = (map.inputs(), map.outputs());
         let sizes = Sizes { rows: gradient.length() / depth, columns, depth, transposed: [false, false] };
         out.resize(sizes.rows * columns)?;
-        self.multiply_weight(sizes, map, gradient, (out, add), rounded)
-    }
-
-    fn multiply_weight(
-        &self,
-        sizes: Sizes,
-        map: &Linear,
-        left: &Buffer<f32>,
-        (out, add): (&mut Buffer<f32>, bool),
-        scratch: &mut [Buffer<u16>; 2],
-    ) -> Result<()> {
-        let operands = if let Some(weights) = &self.rounded {
-            let first = self.layout.place(0).start;
-            let left = self.round(left, &mut scratch[0])?;
-            Operands::Bfloat16([left, weights.part(map.weight.start - first..map.weight.end - first)])
-        } else {
-            Operands::Single([left.view(), self.weights.part(map.weight.clone())])
-        };
+        let operands = Operands { left: gradient, right: self.parameters(&map.weight), bias: None };
         self.kernels.multiply(sizes, operands, add, out.view_mut())
     }
 
-    /// Adds the gradients of a linear map's weight and bias, of ∂loss/∂y and x; `linear_backward` of the same ∂loss/∂y came
-    /// just before and left it rounded in `scratch`.
+    /// Adds the gradients of a linear map's weight and bias, of ∂loss/∂y and x.
     fn add_gradient(
         &self,
         map: &Linear,
-        [of_output, input]: [&Buffer<f32>; 2],
+        [of_output, input]: [View<A>; 2],
         gradient: &mut Buffer<f32>,
-        parts: &mut Buffer<f32>,
-        scratch: &mut [Buffer<u16>; 2],
+        parts: &mut Parts,
     ) -> Result<()> {
-        self.kernels.add_columns(of_output.view(), None, parts, gradient.part_mut(map.bias.clone()))?;
+        self.kernels.add_columns(of_output, parts, gradient.part_mut(map.bias.clone()))?;
         let (rows, columns, depth) = (map.outputs(), map.inputs(), input.length() / map.inputs());
         let sizes = Sizes { rows, columns, depth, transposed: [true, false] };
-        let operands = if self.rounded.is_some() {
-            let [left, right] = scratch;
-            Operands::Bfloat16([left.view(), self.round(input, right)?])
-        } else {
-            Operands::Single([of_output.view(), input.view()])
-        };
+        let operands = Operands { left: of_output, right: input, bias: None };
         self.kernels.multiply(sizes, operands, true, gradient.part_mut(map.weight.clone()))
-    }
-
-    fn round<'a>(&self, values: &Buffer<f32>, out: &'a mut Buffer<u16>) -> Result<View<'a, u16>> {
-        out.resize(values.length())?;
-        self.kernels.round(values.view(), out.view_mut())?;
-        Ok(out.view())
     }
 
     fn norm(&self, weight: &Range<usize>, bias: &Range<usize>) -> Norm<'_> {

@@ -10,7 +10,7 @@ use motherlode::engine::{Footprint, LoadOptions, Precision, Recomputation};
 use motherlode::memory::readable;
 use motherlode::{Error, Result};
 
-use super::kernels::{PART_ROWS, PART_VALUES};
+use super::kernels::{PART_ROWS, PART_VALUES, SLOPE_ROWS};
 use crate::layout::Layout;
 use crate::shape::Shape;
 
@@ -28,6 +28,10 @@ pub(crate) struct CardPlan {
     parameters: usize,
     /// Parameters that are rounded for the products; none in f32.
     rounded: usize,
+    /// Bytes of a value between two products.
+    activation: usize,
+    /// Bytes of a value that is also an operand of products.
+    stream: usize,
     /// Bytes that may be taken.
     limit: u64,
     /// What `limit` comes from, for messages.
@@ -39,9 +43,16 @@ impl CardPlan {
     pub(crate) fn new(shape: &Shape, options: &LoadOptions, free: u64) -> Self {
         let layout = Layout::new(shape);
         let parameters = layout.parameters();
+        let of_blocks = parameters - layout.place(0).start;
+        let (rounded, activation, stream) = match options.precision {
+            Precision::F32 => (0, VALUE, VALUE),
+            Precision::Bf16 => (of_blocks, ROUNDED, VALUE + ROUNDED),
+        };
         Self {
             parameters,
-            rounded: if options.precision == Precision::Bf16 { parameters - layout.place(0).start } else { 0 },
+            rounded,
+            activation,
+            stream,
             limit: options.memory.unwrap_or(free / 10 * 9),
             limited_by: if options.memory.is_some() {
                 "`memory` allows"
@@ -142,37 +153,36 @@ impl CardPlan {
         (VALUE * 3 * self.parameters + 2 * VALUE * self.parameters.div_ceil(PART_VALUES)) as u64
     }
 
-    /// What a token leaves in a block, in values.
+    /// What a token leaves in a block, beside the block's input.
     fn kept(&self) -> usize {
         let Shape { hidden, heads, inner, .. } = self.shape;
-        let norms = 2 * (hidden + 1);
-        self.shape.projected() + self.shape.context() + heads + norms + hidden + inner
+        let (activations, norms) = (self.shape.projected() + self.shape.context() + inner, 2 * (hidden + 1));
+        self.activation * activations + VALUE * (heads + norms) + self.stream * hidden
     }
 
     /// What a pass with a way back leaves.
     fn pass(&self, tokens: usize, layers_again: bool) -> usize {
         let (hidden, layers) = (self.shape.hidden, self.shape.layers.len());
         let blocks = if layers_again { 1 } else { layers };
-        VALUE * tokens * (layers * hidden + blocks * self.kept() + 2 * hidden + 1)
+        tokens * (self.stream * (layers + 1) * hidden + blocks * self.kept() + VALUE * (hidden + 1))
     }
 
     /// Working memory of both directions.
     fn scratch(&self, tokens: usize) -> usize {
         let Shape { hidden, heads, inner, .. } = self.shape;
         let widest = inner.max(self.shape.projected()).max(hidden);
-        let rounded = if self.rounded > 0 { 2 * ROUNDED * widest } else { 0 };
-        let values = 2 * hidden + 2 * inner + self.shape.context() + self.shape.projected() + heads;
-        let parts = VALUE * tokens.div_ceil(PART_ROWS) * widest;
-        tokens * (VALUE * values + rounded) + parts + self.batch(tokens)
+        let activations = hidden + 2 * inner + self.shape.context() + self.shape.projected();
+        let of_blocks = 2 * tokens.div_ceil(SLOPE_ROWS) * hidden;
+        let parts = VALUE * (of_blocks + tokens.div_ceil(PART_ROWS) * widest);
+        let token = self.activation * activations + self.stream * hidden + VALUE * heads;
+        tokens * token + parts + self.batch(tokens)
     }
 
     /// What a pass without a way back takes, working memory included.
     fn passing(&self, tokens: usize) -> usize {
         let Shape { hidden, inner, .. } = self.shape;
-        let widest = inner.max(self.shape.context()).max(hidden);
-        let rounded = if self.rounded > 0 { ROUNDED * widest } else { 0 };
-        let values = 2 * hidden + self.kept() + hidden + 1 + hidden + inner;
-        tokens * (VALUE * values + rounded) + self.batch(tokens)
+        let token = 2 * self.stream * hidden + self.kept() + VALUE * (hidden + 1) + self.activation * (hidden + inner);
+        tokens * token + self.batch(tokens)
     }
 
     /// Tokens, positions, where they stand, and vectors, of which there are at most as many as tokens.

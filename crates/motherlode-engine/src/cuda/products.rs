@@ -5,12 +5,13 @@ use std::collections::HashMap;
 use std::ffi::c_void;
 use std::sync::Mutex;
 
+use cudarc::cublaslt::sys::cublasLtMatmulDescAttributes_t as Property;
 use cudarc::cublaslt::{result as blas, sys};
 use cudarc::driver;
 use motherlode::Result;
 
 use super::card::failed;
-use super::memory::{Operand, Product};
+use super::memory::{Format, Operand, Product};
 
 /// Bytes that cuBLASLt may work in, as NVIDIA recommends for its newer cards.
 const WORKSPACE: usize = 32 << 20;
@@ -35,20 +36,23 @@ unsafe impl Sync for Products {}
 struct Kind {
     sizes: [usize; 3],
     transposed: [bool; 2],
-    rounded: bool,
+    /// Of the operands, and of the output.
+    formats: [Format; 2],
+    biased: bool,
     /// Bytes that divide the addresses of left and right operand and output.
     alignments: [u32; 3],
 }
 
 impl From<&Product> for Kind {
     fn from(product: &Product) -> Self {
-        let Product { rows, columns, depth, left, right, rounded, out, .. } = *product;
+        let Product { rows, columns, depth, left, right, bias, format, out, out_format, .. } = *product;
         // cuBLASLt knows no more than 256.
         let alignment = |address: u64| 1 << address.trailing_zeros().min(8);
         Self {
             sizes: [rows, columns, depth],
             transposed: [left.transposed, right.transposed],
-            rounded,
+            formats: [format, out_format],
+            biased: bias.is_some(),
             alignments: [left.address, right.address, out].map(alignment),
         }
     }
@@ -79,29 +83,35 @@ impl Drop for Description {
 impl Description {
     /// cuBLASLt's matrices are column-major: to it, our rows are columns. So it computes the transposed output,
     /// rightᵀ · leftᵀ, and its first operand is our right one.
-    fn new(kind: &Kind) -> Outcome<Self> {
+    fn new(kind: &Kind, bias: Option<u64>) -> Outcome<Self> {
         let [rows, columns, depth] = kind.sizes.map(|size| size as u64);
-        let values = if kind.rounded { sys::cudaDataType::CUDA_R_16BF } else { sys::cudaDataType::CUDA_R_32F };
-        let single = sys::cudaDataType::CUDA_R_32F;
+        let [values, out] = kind.formats.map(|format| match format {
+            Format::Single => sys::cudaDataType::CUDA_R_32F,
+            Format::Bfloat16 => sys::cudaDataType::CUDA_R_16BF,
+        });
         let layout = |kind, height: u64, width: u64| blas::create_matrix_layout(kind, height, width, height as i64);
         let of = |transposed: bool, height, width| {
             if transposed { layout(values, width, height) } else { layout(values, height, width) }
         };
         let [of_left, of_right] = kind.transposed;
-        let layouts = [of(of_right, columns, depth)?, of(of_left, depth, rows)?, layout(single, columns, rows)?];
-        let product = blas::create_matmul_desc(sys::cublasComputeType_t::CUBLAS_COMPUTE_32F, single)?;
-        let description = Self { product, layouts };
-        description.transpose(sys::cublasLtMatmulDescAttributes_t::CUBLASLT_MATMUL_DESC_TRANSA, of_right)?;
-        description.transpose(sys::cublasLtMatmulDescAttributes_t::CUBLASLT_MATMUL_DESC_TRANSB, of_left)?;
+        let layouts = [of(of_right, columns, depth)?, of(of_left, depth, rows)?, layout(out, columns, rows)?];
+        let (compute, scale) = (sys::cublasComputeType_t::CUBLAS_COMPUTE_32F, sys::cudaDataType::CUDA_R_32F);
+        let description = Self { product: blas::create_matmul_desc(compute, scale)?, layouts };
+        // `CUBLAS_OP_T` is 1, `CUBLAS_OP_N` 0.
+        description.set(Property::CUBLASLT_MATMUL_DESC_TRANSA, &i32::from(of_right))?;
+        description.set(Property::CUBLASLT_MATMUL_DESC_TRANSB, &i32::from(of_left))?;
+        if let Some(bias) = bias {
+            let epilogue = sys::cublasLtEpilogue_t::CUBLASLT_EPILOGUE_BIAS as u32;
+            description.set(Property::CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue)?;
+            description.set(Property::CUBLASLT_MATMUL_DESC_BIAS_POINTER, &bias)?;
+        }
         Ok(description)
     }
 
-    /// Says whether an operand is transposed: `CUBLAS_OP_T` is 1, `CUBLAS_OP_N` 0.
-    fn transpose(&self, operand: sys::cublasLtMatmulDescAttributes_t, transposed: bool) -> Outcome<()> {
-        let operation = i32::from(transposed);
-        let value = std::ptr::from_ref(&operation).cast();
+    fn set<T>(&self, property: Property, value: &T) -> Outcome<()> {
+        let value = std::ptr::from_ref(value).cast();
         // SAFETY: the description lives, and copies a value of this size.
-        unsafe { blas::set_matmul_desc_attribute(self.product, operand, value, size_of::<i32>()) }
+        unsafe { blas::set_matmul_desc_attribute(self.product, property, value, size_of::<T>()) }
     }
 }
 
@@ -149,7 +159,7 @@ impl Products {
     /// The three matrices are allocated.
     pub(super) unsafe fn multiply(&self, product: &Product) -> Outcome<()> {
         let kind = Kind::from(product);
-        let description = Description::new(&kind)?;
+        let description = Description::new(&kind, product.bias)?;
         let algorithm = self.algorithm(&kind, &description)?;
         let (factor, before) = (1.0_f32, if product.add { 1.0_f32 } else { 0.0 });
         let [factor, before] = [&factor, &before].map(|number| std::ptr::from_ref(number).cast());

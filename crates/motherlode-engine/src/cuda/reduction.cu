@@ -5,17 +5,14 @@
 // Values of a part of a sum of squares; a block has one.
 #define PART_VALUES 4096
 
-// parts (⌈rows / PART_ROWS⌉ × columns): sums of the columns of `left`, or of left ∘ right where `right` is not null.
-extern "C" __global__ void column_parts(
-    const float* left, const float* right, int rows, int columns, float* parts
-) {
+template <typename T>
+__device__ inline void column_sums(const T* values, int rows, int columns, float* parts) {
     __shared__ float sums[8][33];
     const int lane = threadIdx.x % 32, group = threadIdx.x / 32, column = blockIdx.x * 32 + lane;
     const int first = blockIdx.y * PART_ROWS, end = min(rows, first + PART_ROWS);
     float sum = 0.0f;
     for (int row = first + group; column < columns && row < end; row += 8) {
-        const long long index = (long long)row * columns + column;
-        sum += right ? left[index] * right[index] : left[index];
+        sum += single(values[(long long)row * columns + column]);
     }
     sums[group][lane] = sum;
     __syncthreads();
@@ -25,6 +22,15 @@ extern "C" __global__ void column_parts(
         }
         parts[(long long)blockIdx.y * columns + column] = sum;
     }
+}
+
+// parts (⌈rows / PART_ROWS⌉ × columns): sums of the columns of `values`.
+extern "C" __global__ void column_parts(const float* values, int rows, int columns, float* parts) {
+    column_sums(values, rows, columns, parts);
+}
+
+extern "C" __global__ void column_parts_bfloat16(const bfloat16* values, int rows, int columns, float* parts) {
+    column_sums(values, rows, columns, parts);
 }
 
 // Adds the rows of `parts` to `target`.

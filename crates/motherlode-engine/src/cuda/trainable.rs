@@ -11,6 +11,7 @@ use motherlode::engine::{
 };
 use serde_json::Value;
 
+use super::kernels::Element;
 use super::memory::{Backend, Buffer};
 use super::network::{Batch, CardNetwork, Pass, Scratch};
 use super::plan::CardPlan;
@@ -21,26 +22,26 @@ use crate::{optimizer, peft, state, weights};
 
 /// An encoder that is not trained.
 #[derive(Debug)]
-pub(crate) struct CardEncoder {
-    network: CardNetwork,
+pub(crate) struct CardEncoder<A> {
+    network: CardNetwork<A>,
     plan: CardPlan,
     /// Bytes that stay while it works.
     taken: u64,
-    work: Mutex<Work>,
+    work: Mutex<Work<A>>,
 }
 
 /// Memory that one batch after the other is taken through.
 #[derive(Debug)]
-struct Work {
+struct Work<A> {
     /// Inputs and blocks that `pass` keeps.
     sizes: [usize; 2],
-    pass: Pass,
-    scratch: Scratch,
+    pass: Pass<A>,
+    scratch: Scratch<A>,
     /// The batch of training whose activations are kept, its step, and what of it is to be computed again.
     kept: Option<(TokenBatch, u64, Recomputation)>,
 }
 
-impl Work {
+impl<A: Element> Work<A> {
     fn new(backend: &Arc<dyn Backend>) -> Self {
         Self { sizes: [1, 1], pass: Pass::new(backend, 1, 1), scratch: Scratch::new(backend), kept: None }
     }
@@ -57,7 +58,7 @@ impl Work {
     }
 }
 
-impl CardEncoder {
+impl<A: Element> CardEncoder<A> {
     /// Reads the weights of `folder`, with its adapters and those of `options` merged into them, and copies them to
     /// the card.
     ///
@@ -70,7 +71,7 @@ impl CardEncoder {
         for path in folder.adapter.iter().chain(&options.adapter) {
             peft::read(path, &folder.shape)?.merge(&layout, &mut values);
         }
-        let network = CardNetwork::new(backend, folder.shape.clone(), folder.head, &values, options.precision)?;
+        let network = CardNetwork::new(backend, folder.shape.clone(), folder.head, &values)?;
         let (taken, work) = (plan.weights(), Mutex::new(Work::new(backend)));
         Ok(Self { network, plan, taken, work })
     }
@@ -79,13 +80,13 @@ impl CardEncoder {
         &self.network.kernels.backend
     }
 
-    fn work(&self) -> MutexGuard<'_, Work> {
+    fn work(&self) -> MutexGuard<'_, Work<A>> {
         self.work.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     /// Copies a batch to the card.
     fn batch(&self, batch: &TokenBatch) -> Result<Batch> {
-        Batch::new(self.backend(), batch, self.network.shape.tables.first_position)
+        Batch::new::<A>(self.backend(), batch, self.network.shape.tables.first_position)
     }
 
     /// The vectors of `batch`, whose `groups` go through the encoder one after the other.
@@ -100,7 +101,7 @@ impl CardEncoder {
     }
 
     /// Takes a batch through the encoder, and returns its vectors.
-    fn pass(&self, batch: &TokenBatch, work: &mut Work) -> Result<Vec<f32>> {
+    fn pass(&self, batch: &TokenBatch, work: &mut Work<A>) -> Result<Vec<f32>> {
         let on_card = self.batch(batch)?;
         let Work { pass, scratch, .. } = work;
         self.network.forward(&on_card, pass, scratch)?;
@@ -111,7 +112,7 @@ impl CardEncoder {
     }
 }
 
-impl Encoder for CardEncoder {
+impl<A: Element> Encoder for CardEncoder<A> {
     fn dimension(&self) -> usize {
         self.network.shape.hidden
     }
@@ -127,8 +128,8 @@ impl Encoder for CardEncoder {
 
 /// An encoder in training.
 #[derive(Debug)]
-pub(crate) struct CardTrainable {
-    encoder: CardEncoder,
+pub(crate) struct CardTrainable<A> {
+    encoder: CardEncoder<A>,
     gradient: Buffer<f32>,
     first: Buffer<f32>,
     second: Buffer<f32>,
@@ -138,7 +139,7 @@ pub(crate) struct CardTrainable {
     config: Value,
 }
 
-impl CardTrainable {
+impl<A: Element> CardTrainable<A> {
     /// Reads an encoder for training.
     pub(crate) fn open(backend: &Arc<dyn Backend>, folder: &ModelFolder, options: &LoadOptions) -> Result<Self> {
         optimizer::check(&options.optimizer)?;
@@ -169,7 +170,7 @@ impl CardTrainable {
     }
 }
 
-impl Encoder for CardTrainable {
+impl<A: Element> Encoder for CardTrainable<A> {
     fn dimension(&self) -> usize {
         self.encoder.dimension()
     }
@@ -179,7 +180,7 @@ impl Encoder for CardTrainable {
     }
 }
 
-impl Trainable for CardTrainable {
+impl<A: Element> Trainable for CardTrainable<A> {
     fn forward(&mut self, batch: &TokenBatch, step: u64) -> Result<Embeddings> {
         self.encoder.network.shape.check_batch(batch)?;
         if batch.is_empty() {
@@ -216,7 +217,7 @@ impl Trainable for CardTrainable {
     }
 }
 
-impl Training for CardTrainable {
+impl<A: Element> Training for CardTrainable<A> {
     fn step(&mut self, rate: f32) -> Result<StepReport> {
         self.encoder.work().kept = None;
         let network = &mut self.encoder.network;

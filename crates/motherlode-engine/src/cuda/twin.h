@@ -16,6 +16,7 @@
 
 #define __global__
 #define __device__
+#define __align__(bytes) __attribute__((aligned(bytes)))
 // One block runs at a time on a thread of the tests.
 #define __shared__ static thread_local
 #define threadIdx (twin::running->thread)
@@ -27,6 +28,42 @@ struct Dimensions {
 };
 
 static thread_local Dimensions blockIdx, blockDim, gridDim;
+
+struct __align__(16) float4 {
+    float x, y, z, w;
+};
+
+struct __align__(8) uint2 {
+    unsigned x, y;
+};
+
+struct __align__(16) uint4 {
+    unsigned x, y, z, w;
+};
+
+static inline float4 make_float4(float x, float y, float z, float w) {
+    return {x, y, z, w};
+}
+
+static inline uint2 make_uint2(unsigned x, unsigned y) {
+    return {x, y};
+}
+
+static inline uint4 make_uint4(unsigned x, unsigned y, unsigned z, unsigned w) {
+    return {x, y, z, w};
+}
+
+static inline unsigned __float_as_uint(float value) {
+    unsigned bits;
+    memcpy(&bits, &value, sizeof bits);
+    return bits;
+}
+
+static inline float __uint_as_float(unsigned bits) {
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
 
 namespace twin {
 
@@ -42,7 +79,7 @@ struct Fiber {
     // Whether it has begun its first block, and has ended its last one.
     bool entered = false, finished = false;
     // What it offers to its warp.
-    float offer = 0.0f;
+    unsigned offer[6] = {};
     ucontext_t start;
     jmp_buf place;
     std::vector<char> stack = std::vector<char>(STACK);
@@ -178,15 +215,44 @@ static inline void __syncthreads() {
 }
 
 static inline float __shfl_xor_sync(unsigned, float value, int distance) {
-    twin::running->offer = value;
+    twin::running->offer[0] = __float_as_uint(value);
     twin::wait_for_warp();
-    const float other = twin::fibers[threadIdx.x ^ (unsigned)distance].offer;
+    const unsigned other = twin::fibers[threadIdx.x ^ (unsigned)distance].offer[0];
     twin::wait_for_warp();
-    return other;
+    return __uint_as_float(other);
 }
 
-static inline unsigned __float_as_uint(float value) {
-    unsigned bits;
-    memcpy(&bits, &value, sizeof bits);
-    return bits;
+namespace twin {
+
+// The bits of the bfloat16 nearest to `value`, the even one of two; what is no number stays none.
+static unsigned nearest(float value) {
+    const unsigned bits = __float_as_uint(value);
+    if ((bits & 0x7fffffffu) > 0x7f800000u) {
+        return bits >> 16 | 0x40u;
+    }
+    return (bits + 0x7fffu + (bits >> 16 & 1u)) >> 16;
 }
+
+// What a thread of this warp offers: one of the two bfloat16 of a register.
+static float offered(unsigned lane, unsigned place, unsigned half) {
+    const unsigned first = running->thread.x / WARP * WARP;
+    return __uint_as_float(fibers[first + lane].offer[place] >> 16 * half << 16);
+}
+
+// The instruction mma.m16n8k16 for bfloat16 ("Matrix fragments for mma.m16n8k16", PTX ISA).
+static void add_product(const unsigned left[4], unsigned upper, unsigned lower, float sums[4]) {
+    const unsigned lane = running->thread.x % WARP, offers[6] = {left[0], left[1], left[2], left[3], upper, lower};
+    std::copy(offers, offers + 6, running->offer);
+    wait_for_warp();
+    for (unsigned index = 0; index < 4; index++) {
+        const unsigned row = lane / 4 + index / 2 * 8, column = lane % 4 * 2 + index % 2;
+        for (unsigned inner = 0; inner < 16; inner++) {
+            const unsigned holder = inner % 8 / 2;
+            const float of_left = offered(row % 8 * 4 + holder, row / 8 + inner / 8 * 2, inner % 2);
+            sums[index] += of_left * offered(column * 4 + holder, 4 + inner / 8, inner % 2);
+        }
+    }
+    wait_for_warp();
+}
+
+}  // namespace twin

@@ -7,11 +7,12 @@ use std::fmt;
 use std::process::Command;
 use std::sync::{Arc, Mutex, OnceLock};
 
+use half::bf16;
 use libloading::Library;
 use motherlode::{Error, Result};
 
 use super::kernels::{SOURCE, names};
-use super::memory::{Argument, Backend, Operand, Product};
+use super::memory::{Argument, Backend, Format, Operand, Product};
 
 type Launcher = unsafe extern "C" fn(*const u32, u32, *const *const c_void);
 
@@ -127,33 +128,55 @@ impl Backend for Twin {
     }
 
     unsafe fn multiply(&self, product: &Product) -> Result<()> {
-        let Product { rows, columns, depth, left, right, rounded, out, add } = *product;
+        let Product { rows, columns, depth, left, right, bias, format, out, out_format, add } = *product;
+        let matrix = |operand: Operand, [rows, columns]: [usize; 2]| {
+            // SAFETY: the caller's promise.
+            let values = unsafe { read(operand.address, format, rows * columns) };
+            if !operand.transposed {
+                return values;
+            }
+            (0..rows * columns).map(|index| values[index % columns * rows + index / columns]).collect()
+        };
+        let (left, right) = (matrix(left, [rows, depth]), matrix(right, [depth, columns]));
         // SAFETY: the caller's promise.
-        let (left, right) = unsafe { (matrix(left, [rows, depth], rounded), matrix(right, [depth, columns], rounded)) };
-        // SAFETY: the caller's promise.
-        let out = unsafe { std::slice::from_raw_parts_mut(out as *mut f32, rows * columns) };
-        for (index, out) in out.iter_mut().enumerate() {
+        let bias = bias.map(|bias| unsafe { read(bias, format, columns) });
+        let before = if add {
+            // SAFETY: the caller's promise.
+            unsafe { read(out, out_format, rows * columns) }
+        } else {
+            vec![0.0; rows * columns]
+        };
+        let value = |(index, before): (usize, f32)| {
             let (row, column) = (index / columns, index % columns);
             let sum: f32 = (0..depth).map(|inner| left[row * depth + inner] * right[inner * columns + column]).sum();
-            *out = if add { *out + sum } else { sum };
-        }
-        Ok(())
+            before + (sum + bias.as_ref().map_or(0.0, |bias| bias[column]))
+        };
+        let values: Vec<f32> = before.into_iter().enumerate().map(value).collect();
+        let rounded: Vec<bf16>;
+        let bytes: &[u8] = match out_format {
+            Format::Single => bytemuck::cast_slice(&values),
+            Format::Bfloat16 => {
+                rounded = values.iter().map(|value| bf16::from_f32(*value)).collect();
+                bytemuck::cast_slice(&rounded)
+            }
+        };
+        // SAFETY: the caller's promise.
+        unsafe { self.upload(bytes, out) }
     }
 }
 
-/// The values of an operand, row after row.
-unsafe fn matrix(operand: Operand, [rows, columns]: [usize; 2], rounded: bool) -> Vec<f32> {
-    let count = rows * columns;
-    let values: Vec<f32> = if rounded {
+/// `count` numbers at an address.
+///
+/// # Safety
+/// They are allocated.
+unsafe fn read(address: u64, format: Format, count: usize) -> Vec<f32> {
+    match format {
         // SAFETY: the caller's promise.
-        let bits = unsafe { std::slice::from_raw_parts(operand.address as *const u16, count) };
-        bits.iter().map(|bits| half::bf16::from_bits(*bits).to_f32()).collect()
-    } else {
-        // SAFETY: the caller's promise.
-        unsafe { std::slice::from_raw_parts(operand.address as *const f32, count) }.to_vec()
-    };
-    if !operand.transposed {
-        return values;
+        Format::Single => unsafe { std::slice::from_raw_parts(address as *const f32, count) }.to_vec(),
+        Format::Bfloat16 => {
+            // SAFETY: the caller's promise.
+            let values = unsafe { std::slice::from_raw_parts(address as *const bf16, count) };
+            values.iter().map(|value| value.to_f32()).collect()
+        }
     }
-    (0..count).map(|index| values[index % columns * rows + index / columns]).collect()
 }
