@@ -209,9 +209,10 @@ def peer(kind, work):
 def measure(work, ours):
     """Runs our side and the peers in turns, checks that they agree, and prints a line for each peer."""
     shape = ["--device", OPTIONS.device, "--hidden", OPTIONS.hidden]
-    sides = [side.Side("ours", ours, OPTIONS.threads)]
-    sides += [side.Side(kind, side.theirs(__file__, kind, "--work", work, *shape), OPTIONS.threads) for kind in PEERS]
-    side.interleave(sides, OPTIONS.repeats)
+    commands = {"ours": ours} | {kind: side.theirs(__file__, kind, "--work", work, *shape) for kind in PEERS}
+    starts = [lambda name=name: side.Side(name, commands[name], OPTIONS.threads) for name in commands]
+    # Three trainings at a time do not fit into the memory of one card.
+    sides = side.measure(starts, OPTIONS.repeats, together=work == "encode")
     for one in sides[1:]:
         agree(work, one.name, sides)
     tokens, peak = sides[0].ready["tokens"], sides[1].ready["peak"]

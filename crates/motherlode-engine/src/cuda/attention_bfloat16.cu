@@ -17,8 +17,6 @@ struct __align__(16) Tile {
     bfloat16 at[BLOCK_ROWS][MOST_WIDTH + 8];
 };
 
-// 16 rows as left operand, STEPS times 16 columns.
-typedef unsigned int Left[STEPS][4];
 // The sums of 16 rows.
 typedef float Sums[PIECES][4];
 
@@ -27,22 +25,46 @@ __device__ inline int own_row() {
     return threadIdx.x / 32 * 16 + threadIdx.x % 32 / 4;
 }
 
+// Whether any of the warp's own rows is one of the sequence.
+__device__ inline bool has_own_row(const AttentionPlace& place) {
+    return place.first + (int)threadIdx.x / 32 * 16 < place.length;
+}
+
 // The columns of this thread's sums in a piece: this one, and the next.
 __device__ inline int own_column() {
     return threadIdx.x % 4 * 2;
 }
 
-// Reads the rows from `first` of a sequence on, `width` columns from `column` on; zeros beyond the sequence and the
-// width.
+// Begins to copy 16 bytes to shared memory, or to fill them with zeros.
+__device__ inline void copy_sixteen(bfloat16* target, const bfloat16* source, bool inside) {
+#ifdef __CUDA_ARCH__
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;"
+                 :
+                 : "r"((unsigned int)__cvta_generic_to_shared(target)), "l"(source), "r"(inside ? 16 : 0)
+                 : "memory");
+#else
+    *(uint4*)target = inside ? *(const uint4*)source : make_uint4(0, 0, 0, 0);
+#endif
+}
+
+// Waits until all threads have ended what they began to copy.
+__device__ inline void wait_for_copies() {
+#ifdef __CUDA_ARCH__
+    asm volatile("cp.async.wait_all;" ::: "memory");
+#endif
+    __syncthreads();
+}
+
+// Begins to read the rows from `first` of a sequence on, `width` columns from `column` on; zeros beyond the sequence
+// and the width.
 __device__ inline void read_tile(
     Tile& tile, const bfloat16* values, const AttentionPlace& place, int first, int stride, int column, int width
 ) {
     for (int index = threadIdx.x; index < BLOCK_ROWS * MOST_WIDTH / 8; index += ATTENTION_THREADS) {
         const int row = index / (MOST_WIDTH / 8), offset = index % (MOST_WIDTH / 8) * 8;
         const bool inside = first + row < place.length && offset < width;
-        const long long token = place.start + first + row;
-        const uint4* source = (const uint4*)(values + token * stride + column + offset);
-        *(uint4*)&tile.at[row][offset] = inside ? *source : make_uint4(0, 0, 0, 0);
+        const long long token = place.start + (inside ? first + row : 0);
+        copy_sixteen(&tile.at[row][offset], values + token * stride + column + (inside ? offset : 0), inside);
     }
 }
 
@@ -87,53 +109,51 @@ __device__ inline void add_product(const unsigned int left[4], unsigned int uppe
 #endif
 }
 
-// The warp's own 16 rows of a tile.
-__device__ inline void read_left(const Tile& tile, int width, Left left) {
+// sums = the warp's own 16 rows · rowsᵀ, over the columns of a head; of those of `rows` that are further than `count`,
+// sums are zeros.
+__device__ inline void multiply_rows(const Tile& own, const Tile& rows, int width, int count, Sums sums) {
+#pragma unroll
+    for (int index = 0; index < 4 * PIECES; index++) {
+        sums[index / 4][index % 4] = 0.0f;
+    }
 #pragma unroll
     for (int step = 0; step < STEPS; step++) {
         if (16 * step < width) {
-            read_quarters<false>(tile, threadIdx.x / 32 * 16, 16 * step, left[step]);
-        }
-    }
-}
-
-// sums = left · rowsᵀ, over the columns of a head.
-__device__ inline void multiply_rows(const Left left, const Tile& rows, int width, Sums sums) {
+            unsigned int left[4];
+            read_quarters<false>(own, threadIdx.x / 32 * 16, 16 * step, left);
 #pragma unroll
-    for (int piece = 0; piece < PIECES; piece += 2) {
-        for (int place = 0; place < 4; place++) {
-            sums[piece][place] = sums[piece + 1][place] = 0.0f;
-        }
-#pragma unroll
-        for (int step = 0; step < STEPS; step++) {
-            if (16 * step < width) {
-                unsigned int quarters[4];
-                read_quarters<false>(rows, 8 * piece, 16 * step, quarters);
-                add_product(left[step], quarters[0], quarters[2], sums[piece]);
-                add_product(left[step], quarters[1], quarters[3], sums[piece + 1]);
+            for (int piece = 0; piece < PIECES; piece += 2) {
+                if (8 * piece < count) {
+                    unsigned int quarters[4];
+                    read_quarters<false>(rows, 8 * piece, 16 * step, quarters);
+                    add_product(left, quarters[0], quarters[2], sums[piece]);
+                    add_product(left, quarters[1], quarters[3], sums[piece + 1]);
+                }
             }
         }
     }
 }
 
-// sums += weights · rows, over the rows of a tile; the weights are rounded first.
-__device__ inline void add_weighted_rows(const Sums weights, const Tile& rows, int width, Sums sums) {
+// sums += weights · rows, over the first `count` rows of a tile; the weights are rounded first.
+__device__ inline void add_weighted_rows(const Sums weights, const Tile& rows, int width, int count, Sums sums) {
 #pragma unroll
     for (int step = 0; step < STEPS; step++) {
-        const float *near = weights[2 * step], *far = weights[2 * step + 1];
-        const unsigned int left[4] = {
-            nearest_pair(near[0], near[1]),
-            nearest_pair(near[2], near[3]),
-            nearest_pair(far[0], far[1]),
-            nearest_pair(far[2], far[3]),
-        };
+        if (16 * step < count) {
+            const float *near = weights[2 * step], *far = weights[2 * step + 1];
+            const unsigned int left[4] = {
+                nearest_pair(near[0], near[1]),
+                nearest_pair(near[2], near[3]),
+                nearest_pair(far[0], far[1]),
+                nearest_pair(far[2], far[3]),
+            };
 #pragma unroll
-        for (int piece = 0; piece < PIECES; piece += 2) {
-            if (8 * piece < width) {
-                unsigned int quarters[4];
-                read_quarters<true>(rows, 16 * step, 8 * piece, quarters);
-                add_product(left, quarters[0], quarters[1], sums[piece]);
-                add_product(left, quarters[2], quarters[3], sums[piece + 1]);
+            for (int piece = 0; piece < PIECES; piece += 2) {
+                if (8 * piece < width) {
+                    unsigned int quarters[4];
+                    read_quarters<true>(rows, 16 * step, 8 * piece, quarters);
+                    add_product(left, quarters[0], quarters[1], sums[piece]);
+                    add_product(left, quarters[2], quarters[3], sums[piece + 1]);
+                }
             }
         }
     }
@@ -201,7 +221,7 @@ __device__ inline void weigh_rows(
     }
 }
 
-extern "C" __global__ void attention_forward_bfloat16(
+extern "C" __launch_bounds__(ATTENTION_THREADS, 4) __global__ void attention_forward_bfloat16(
     const bfloat16* projected, const int* starts, const int* tiles, int width, bfloat16* context, float* logarithms
 ) {
     __shared__ Tile queries, keys, values;
@@ -209,19 +229,19 @@ extern "C" __global__ void attention_forward_bfloat16(
     const int heads = gridDim.y, stride = 3 * heads * width, column = place.head * width;
     const float factor = LOG2_E / sqrtf((float)width);
     float greatest[2] = {LOWEST, LOWEST}, sum[2] = {0.0f, 0.0f};
-    Left left;
     Sums scores, out = {};
     read_tile(queries, projected, place, place.first, stride, column, width);
-    __syncthreads();
-    read_left(queries, width, left);
     for (int first = 0; first < place.length; first += BLOCK_ROWS) {
-        __syncthreads();
+        const int count = place.length - first;
         read_tile(keys, projected, place, first, stride, heads * width + column, width);
         read_tile(values, projected, place, first, stride, 2 * heads * width + column, width);
+        wait_for_copies();
+        if (has_own_row(place)) {
+            multiply_rows(queries, keys, width, count, scores);
+            weigh_rows(scores, count, factor, greatest, sum, out);
+            add_weighted_rows(scores, values, width, count, out);
+        }
         __syncthreads();
-        multiply_rows(left, keys, width, scores);
-        weigh_rows(scores, place.length - first, factor, greatest, sum, out);
-        add_weighted_rows(scores, values, width, out);
     }
     const float factors[2] = {1.0f / sum[0], 1.0f / sum[1]};
     write_sums(context, place, out, factors, heads * width, column, width);
@@ -235,99 +255,92 @@ extern "C" __global__ void attention_forward_bfloat16(
 }
 
 // The logarithms (to base 2) and the means of the queries from `first` on; of no query, what makes probabilities 0.
-struct Queries {
+struct Numbers {
     float logarithms[BLOCK_ROWS], means[BLOCK_ROWS];
 };
 
-__device__ inline void read_queries(
-    Queries& queries, const AttentionPlace& place, int first, int heads, const float* logarithms, const float* means
+__device__ inline void read_numbers(
+    Numbers& numbers, const AttentionPlace& place, int first, int heads, const float* logarithms, const float* means
 ) {
     if (threadIdx.x < BLOCK_ROWS) {
         const int query = first + threadIdx.x;
         const long long index = (long long)(place.start + query) * heads + place.head;
-        queries.logarithms[threadIdx.x] = query < place.length ? logarithms[index] * LOG2_E : -LOWEST;
-        queries.means[threadIdx.x] = query < place.length ? means[index] : 0.0f;
+        numbers.logarithms[threadIdx.x] = query < place.length ? logarithms[index] * LOG2_E : -LOWEST;
+        numbers.means[threadIdx.x] = query < place.length ? means[index] : 0.0f;
     }
 }
 
 // Writes ∂loss/∂queries.
-extern "C" __global__ void attention_queries_backward_bfloat16(
+extern "C" __launch_bounds__(ATTENTION_THREADS, 4) __global__ void attention_queries_backward_bfloat16(
     const bfloat16* projected, const int* starts, const int* tiles, int width, const bfloat16* gradient,
     const float* logarithms, const float* means, bfloat16* out_gradient
 ) {
-    __shared__ Tile first_tile, second_tile;
-    __shared__ Queries queries;
+    __shared__ Tile queries, upstream, keys, values;
+    __shared__ Numbers numbers;
     const AttentionPlace place(starts, tiles);
     const int heads = gridDim.y, stride = 3 * heads * width, column = place.head * width;
     const float scale = 1.0f / sqrtf((float)width);
-    Left own, upstream;
     Sums scores, slopes, out = {};
-    read_tile(first_tile, projected, place, place.first, stride, column, width);
-    read_tile(second_tile, gradient, place, place.first, heads * width, column, width);
-    read_queries(queries, place, place.first, heads, logarithms, means);
-    __syncthreads();
-    read_left(first_tile, width, own);
-    read_left(second_tile, width, upstream);
-    const float logarithm[2] = {queries.logarithms[own_row()], queries.logarithms[own_row() + 8]};
-    const float mean[2] = {queries.means[own_row()], queries.means[own_row() + 8]};
+    read_tile(queries, projected, place, place.first, stride, column, width);
+    read_tile(upstream, gradient, place, place.first, heads * width, column, width);
+    read_numbers(numbers, place, place.first, heads, logarithms, means);
     for (int first = 0; first < place.length; first += BLOCK_ROWS) {
-        __syncthreads();
-        read_tile(first_tile, projected, place, first, stride, heads * width + column, width);
-        read_tile(second_tile, projected, place, first, stride, 2 * heads * width + column, width);
-        __syncthreads();
-        multiply_rows(own, first_tile, width, scores);
-        multiply_rows(upstream, second_tile, width, slopes);
+        const int count = place.length - first;
+        read_tile(keys, projected, place, first, stride, heads * width + column, width);
+        read_tile(values, projected, place, first, stride, 2 * heads * width + column, width);
+        wait_for_copies();
+        if (has_own_row(place)) {
+            multiply_rows(queries, keys, width, count, scores);
+            multiply_rows(upstream, values, width, count, slopes);
 #pragma unroll
-        for (int piece = 0; piece < PIECES; piece++) {
-            for (int index = 0; index < 4; index++) {
-                const bool inside = first + 8 * piece + own_column() + index % 2 < place.length;
-                const float exponent = scores[piece][index] * scale * LOG2_E - logarithm[index / 2];
-                const float probability = inside ? exp2f(exponent) : 0.0f;
-                slopes[piece][index] = probability * (slopes[piece][index] - mean[index / 2]);
+            for (int index = 0; index < 4 * PIECES; index++) {
+                const int key = index / 4 * 8 + own_column() + index % 2, row = own_row() + index % 4 / 2 * 8;
+                const float exponent = scores[index / 4][index % 4] * scale * LOG2_E - numbers.logarithms[row];
+                const float probability = key < count ? exp2f(exponent) : 0.0f;
+                float& slope = slopes[index / 4][index % 4];
+                slope = probability * (slope - numbers.means[row]);
             }
+            add_weighted_rows(slopes, keys, width, count, out);
         }
-        add_weighted_rows(slopes, first_tile, width, out);
+        __syncthreads();
     }
     const float factors[2] = {scale, scale};
     write_sums(out_gradient, place, out, factors, stride, column, width);
 }
 
 // Writes ∂loss/∂keys and ∂loss/∂values; here the rows of a tile are keys, and its columns queries.
-extern "C" __global__ void attention_keys_backward_bfloat16(
+extern "C" __launch_bounds__(ATTENTION_THREADS, 3) __global__ void attention_keys_backward_bfloat16(
     const bfloat16* projected, const int* starts, const int* tiles, int width, const bfloat16* gradient,
     const float* logarithms, const float* means, bfloat16* out_gradient
 ) {
-    __shared__ Tile first_tile, second_tile;
-    __shared__ Queries queries;
+    __shared__ Tile keys, values, queries, upstream;
+    __shared__ Numbers numbers;
     const AttentionPlace place(starts, tiles);
     const int heads = gridDim.y, stride = 3 * heads * width, column = place.head * width;
     const float scale = 1.0f / sqrtf((float)width);
-    Left keys, values;
     Sums scores, slopes, of_keys = {}, of_values = {};
-    read_tile(first_tile, projected, place, place.first, stride, heads * width + column, width);
-    read_tile(second_tile, projected, place, place.first, stride, 2 * heads * width + column, width);
-    __syncthreads();
-    read_left(first_tile, width, keys);
-    read_left(second_tile, width, values);
+    read_tile(keys, projected, place, place.first, stride, heads * width + column, width);
+    read_tile(values, projected, place, place.first, stride, 2 * heads * width + column, width);
     for (int first = 0; first < place.length; first += BLOCK_ROWS) {
-        __syncthreads();
-        read_tile(first_tile, projected, place, first, stride, column, width);
-        read_tile(second_tile, gradient, place, first, heads * width, column, width);
-        read_queries(queries, place, first, heads, logarithms, means);
-        __syncthreads();
-        multiply_rows(keys, first_tile, width, scores);
-        multiply_rows(values, second_tile, width, slopes);
+        const int count = place.length - first;
+        read_tile(queries, projected, place, first, stride, column, width);
+        read_tile(upstream, gradient, place, first, heads * width, column, width);
+        read_numbers(numbers, place, first, heads, logarithms, means);
+        wait_for_copies();
+        if (has_own_row(place)) {
+            multiply_rows(keys, queries, width, count, scores);
+            multiply_rows(values, upstream, width, count, slopes);
 #pragma unroll
-        for (int piece = 0; piece < PIECES; piece++) {
-            for (int index = 0; index < 4; index++) {
-                const int query = 8 * piece + own_column() + index % 2;
-                const float exponent = scores[piece][index] * scale * LOG2_E - queries.logarithms[query];
-                scores[piece][index] = exp2f(exponent);
-                slopes[piece][index] = scores[piece][index] * (slopes[piece][index] - queries.means[query]);
+            for (int index = 0; index < 4 * PIECES; index++) {
+                const int query = index / 4 * 8 + own_column() + index % 2;
+                float &score = scores[index / 4][index % 4], &slope = slopes[index / 4][index % 4];
+                score = exp2f(score * scale * LOG2_E - numbers.logarithms[query]);
+                slope = score * (slope - numbers.means[query]);
             }
+            add_weighted_rows(scores, upstream, width, count, of_values);
+            add_weighted_rows(slopes, queries, width, count, of_keys);
         }
-        add_weighted_rows(scores, second_tile, width, of_values);
-        add_weighted_rows(slopes, first_tile, width, of_keys);
+        __syncthreads();
     }
     const float scales[2] = {scale, scale}, ones[2] = {1.0f, 1.0f};
     write_sums(out_gradient, place, of_keys, scales, stride, heads * width + column, width);

@@ -15,17 +15,28 @@ __device__ inline float warp_sum(float value) {
     return value;
 }
 
-// The sum of `value` over a block of whole warps, for all of its threads.
-__device__ inline float block_sum(float value) {
-    __shared__ float sums[32];
+// The sums of two values over a block of whole warps, for all of its threads.
+__device__ inline void block_sums(float& first, float& second) {
+    __shared__ float sums[2][32];
     const int lane = threadIdx.x % 32;
-    value = warp_sum(value);
+    first = warp_sum(first);
+    second = warp_sum(second);
     __syncthreads();
     if (lane == 0) {
-        sums[threadIdx.x / 32] = value;
+        sums[0][threadIdx.x / 32] = first;
+        sums[1][threadIdx.x / 32] = second;
     }
     __syncthreads();
-    return warp_sum(lane < (int)blockDim.x / 32 ? sums[lane] : 0.0f);
+    const bool inside = lane < (int)blockDim.x / 32;
+    first = warp_sum(inside ? sums[0][lane] : 0.0f);
+    second = warp_sum(inside ? sums[1][lane] : 0.0f);
+}
+
+// The sum of `value` over a block of whole warps, for all of its threads.
+__device__ inline float block_sum(float value) {
+    float nothing = 0.0f;
+    block_sums(value, nothing);
+    return value;
 }
 
 // The place of this thread among all threads of a launch.

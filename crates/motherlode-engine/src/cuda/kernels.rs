@@ -120,16 +120,18 @@ pub(crate) struct Norm<'a> {
     pub(crate) epsilon: f32,
 }
 
-/// What the backward pass of a normalisation needs of its forward pass.
+/// What the backward pass of a normalisation needs of its forward pass, if there is one.
 #[derive(Debug)]
 pub(crate) struct Normalised {
+    wanted: bool,
     values: Buffer<f32>,
     factors: Buffer<f32>,
 }
 
 impl Normalised {
-    pub(crate) fn new(backend: &Arc<dyn Backend>) -> Self {
-        Self { values: Buffer::new(backend), factors: Buffer::new(backend) }
+    /// Room for it where it is wanted.
+    pub(crate) fn new(backend: &Arc<dyn Backend>, wanted: bool) -> Self {
+        Self { wanted, values: Buffer::new(backend), factors: Buffer::new(backend) }
     }
 }
 
@@ -299,9 +301,11 @@ impl Kernels {
         let fits = |added: Added<A>| added.bias.length() == width && added.rows.length() == rows * width;
         assert!(added.is_none_or(fits), "sizes of what is normalised");
         assert!(rounded.as_ref().is_none_or(|rounded| rounded.length() == rows * width), "sizes of what is rounded");
-        saved.values.resize(rows * width)?;
-        saved.factors.resize(rows)?;
-        let (mut values, mut factors) = (saved.values.view_mut(), saved.factors.view_mut());
+        let kept = if saved.wanted { rows } else { 0 };
+        saved.values.resize(kept * width)?;
+        saved.factors.resize(kept)?;
+        let [mut values, mut factors] =
+            [&mut saved.values, &mut saved.factors].map(|buffer| saved.wanted.then(|| buffer.view_mut()));
         let arguments = [
             added.map(|added| added.rows).into(),
             added.map(|added| added.bias).into(),
@@ -310,8 +314,8 @@ impl Kernels {
             norm.bias.into(),
             norm.epsilon.into(),
             (width as i32).into(),
-            (&mut values).into(),
-            (&mut factors).into(),
+            values.as_mut().into(),
+            factors.as_mut().into(),
             (&mut out).into(),
             rounded.as_mut().into(),
         ];
@@ -373,7 +377,7 @@ impl Kernels {
         let mut written = parts.view_mut();
         let (of_rows, of_columns) = ((rows as i32).into(), (columns as i32).into());
         let arguments = [values.into(), of_rows, of_columns, (&mut written).into()];
-        let grid = [columns.div_ceil(32) as u32, count as u32];
+        let grid = [columns.div_ceil(4 * 32) as u32, count as u32];
         self.launch_for::<A>("column_parts", grid, THREADS, &arguments)?;
         let arguments = [parts.view().into(), (count as i32).into(), of_columns, (&mut target).into()];
         self.launch("add_parts", blocks(columns), THREADS, &arguments)
@@ -517,7 +521,7 @@ impl Kernels {
         let decay = if decays { decay } else { 1.0 };
         let numbers = [beta1, beta2, epsilon, rate, correction, decay, clip].map(Argument::from);
         let arguments = [&[weights, first, second, gradient, (count as i64).into()][..], &numbers].concat();
-        self.launch("adamw", blocks(count), THREADS, &arguments)
+        self.launch("adamw", blocks_of_four(count), THREADS, &arguments)
     }
 }
 

@@ -106,18 +106,34 @@ struct Kept<A> {
 }
 
 impl<A: Element> Kept<A> {
-    fn new(backend: &Arc<dyn Backend>) -> Self {
+    fn new(backend: &Arc<dyn Backend>, way_back: bool) -> Self {
         let buffer = || Buffer::new(backend);
         Self {
             projected: buffer(),
             context: buffer(),
             logarithms: Buffer::new(backend),
-            attention_norm: Normalised::new(backend),
+            attention_norm: Normalised::new(backend, way_back),
             middle: Stream::new(backend),
             expanded: buffer(),
-            output_norm: Normalised::new(backend),
+            output_norm: Normalised::new(backend, way_back),
         }
     }
+}
+
+/// What a pass keeps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Keeping {
+    /// Inputs of blocks.
+    pub(crate) inputs: usize,
+    /// Blocks whose inner values stay.
+    pub(crate) blocks: usize,
+    /// Whether there is a backward pass.
+    pub(crate) way_back: bool,
+}
+
+impl Keeping {
+    /// What encoding wants: one block after the other.
+    pub(crate) const NOTHING: Self = Self { inputs: 1, blocks: 1, way_back: false };
 }
 
 /// What a pass through the encoder leaves.
@@ -133,12 +149,13 @@ pub(crate) struct Pass<A> {
 }
 
 impl<A: Element> Pass<A> {
-    /// Memory for a pass that keeps this many inputs and blocks.
-    pub(crate) fn new(backend: &Arc<dyn Backend>, inputs: usize, blocks: usize) -> Self {
+    /// Memory for a pass that keeps so much.
+    pub(crate) fn new(backend: &Arc<dyn Backend>, keeping: Keeping) -> Self {
+        let Keeping { inputs, blocks, way_back } = keeping;
         Self {
-            embedding_norm: Normalised::new(backend),
+            embedding_norm: Normalised::new(backend, way_back),
             inputs: (0..inputs).map(|_| Stream::new(backend)).collect(),
-            kept: (0..blocks).map(|_| Kept::new(backend)).collect(),
+            kept: (0..blocks).map(|_| Kept::new(backend, way_back)).collect(),
             hidden: Stream::new(backend),
         }
     }

@@ -132,12 +132,12 @@ __device__ inline void normalise_slope(
             sum += slope;
             along += slope * value;
         }
-        const float mean = block_sum(sum) / width;
-        along = block_sum(along) / width;
+        block_sums(sum, along);
+        const float mean = sum / width, share = along / width;
 #pragma unroll
         for (int place = 0; place < ROW_VALUES; place++) {
             float& slope = slopes.at(place);
-            slope = factors[index] * (slope - mean - normal.at(place) * along);
+            slope = factors[index] * (slope - mean - normal.at(place) * share);
         }
         write_row(gradient + start, width, slopes);
         if (rounded) {

@@ -156,15 +156,20 @@ impl CardPlan {
     /// What a token leaves in a block, beside the block's input.
     fn kept(&self) -> usize {
         let Shape { hidden, heads, inner, .. } = self.shape;
-        let (activations, norms) = (self.shape.projected() + self.shape.context() + inner, 2 * (hidden + 1));
-        self.activation * activations + VALUE * (heads + norms) + self.stream * hidden
+        let activations = self.shape.projected() + self.shape.context() + inner;
+        self.activation * activations + VALUE * heads + self.stream * hidden
+    }
+
+    /// What a token leaves in a normalisation.
+    fn norm(&self) -> usize {
+        VALUE * (self.shape.hidden + 1)
     }
 
     /// What a pass with a way back leaves.
     fn pass(&self, tokens: usize, layers_again: bool) -> usize {
         let (hidden, layers) = (self.shape.hidden, self.shape.layers.len());
         let blocks = if layers_again { 1 } else { layers };
-        tokens * (self.stream * (layers + 1) * hidden + blocks * self.kept() + VALUE * (hidden + 1))
+        tokens * (self.stream * (layers + 1) * hidden + blocks * (self.kept() + 2 * self.norm()) + self.norm())
     }
 
     /// Working memory of both directions.
@@ -181,7 +186,7 @@ impl CardPlan {
     /// What a pass without a way back takes, working memory included.
     fn passing(&self, tokens: usize) -> usize {
         let Shape { hidden, inner, .. } = self.shape;
-        let token = 2 * self.stream * hidden + self.kept() + VALUE * (hidden + 1) + self.activation * (hidden + inner);
+        let token = 2 * self.stream * hidden + self.kept() + self.activation * (hidden + inner);
         tokens * token + self.batch(tokens)
     }
 

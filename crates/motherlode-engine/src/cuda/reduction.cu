@@ -1,26 +1,32 @@
 // Sums of columns and of squares, in two steps: parts of fixed size, then their sum in order.
 
-// Rows of a part of a column sum; a block has 32 columns of one part.
+// Rows of a part of a column sum; a block has 128 columns of one part.
 #define PART_ROWS 256
 // Values of a part of a sum of squares; a block has one.
 #define PART_VALUES 4096
 
 template <typename T>
 __device__ inline void column_sums(const T* values, int rows, int columns, float* parts) {
-    __shared__ float sums[8][33];
-    const int lane = threadIdx.x % 32, group = threadIdx.x / 32, column = blockIdx.x * 32 + lane;
+    __shared__ Four sums[8][32];
+    const int lane = threadIdx.x % 32, group = threadIdx.x / 32, column = 4 * (blockIdx.x * 32 + lane);
     const int first = blockIdx.y * PART_ROWS, end = min(rows, first + PART_ROWS);
-    float sum = 0.0f;
-    for (int row = first + group; column < columns && row < end; row += 8) {
-        sum += single(values[(long long)row * columns + column]);
+    Four sum = {};
+#pragma unroll 4
+    for (int row = first + group; row < end; row += 8) {
+        const Four four = read_four(values + (long long)row * columns, column, columns);
+        for (int place = 0; place < 4; place++) {
+            sum.at[place] += four.at[place];
+        }
     }
     sums[group][lane] = sum;
     __syncthreads();
-    if (group == 0 && column < columns) {
+    if (group == 0) {
         for (int other = 1; other < 8; other++) {
-            sum += sums[other][lane];
+            for (int place = 0; place < 4; place++) {
+                sum.at[place] += sums[other][lane].at[place];
+            }
         }
-        parts[(long long)blockIdx.y * columns + column] = sum;
+        write_four(parts + (long long)blockIdx.y * columns, column, columns, sum);
     }
 }
 

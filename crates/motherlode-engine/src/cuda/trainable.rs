@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use super::kernels::Element;
 use super::memory::{Backend, Buffer};
-use super::network::{Batch, CardNetwork, Pass, Scratch};
+use super::network::{Batch, CardNetwork, Keeping, Pass, Scratch};
 use super::plan::CardPlan;
 use crate::config::ModelFolder;
 use crate::layout::Layout;
@@ -33,8 +33,8 @@ pub(crate) struct CardEncoder<A> {
 /// Memory that one batch after the other is taken through.
 #[derive(Debug)]
 struct Work<A> {
-    /// Inputs and blocks that `pass` keeps.
-    sizes: [usize; 2],
+    /// What `pass` keeps.
+    keeping: Keeping,
     pass: Pass<A>,
     scratch: Scratch<A>,
     /// The batch of training whose activations are kept, its step, and what of it is to be computed again.
@@ -43,17 +43,18 @@ struct Work<A> {
 
 impl<A: Element> Work<A> {
     fn new(backend: &Arc<dyn Backend>) -> Self {
-        Self { sizes: [1, 1], pass: Pass::new(backend, 1, 1), scratch: Scratch::new(backend), kept: None }
+        let keeping = Keeping::NOTHING;
+        Self { keeping, pass: Pass::new(backend, keeping), scratch: Scratch::new(backend), kept: None }
     }
 
-    /// Makes `pass` keep so many inputs and blocks; what it has kept is lost.
-    fn keep(&mut self, backend: &Arc<dyn Backend>, sizes: [usize; 2]) {
+    /// Makes `pass` keep so much; what it has kept is lost.
+    fn keep(&mut self, backend: &Arc<dyn Backend>, keeping: Keeping) {
         self.kept = None;
-        if self.sizes != sizes {
+        if self.keeping != keeping {
             // The old memory goes before the new one comes.
-            self.pass = Pass::new(backend, 0, 0);
-            self.pass = Pass::new(backend, sizes[0], sizes[1]);
-            self.sizes = sizes;
+            self.pass = Pass::new(backend, Keeping { inputs: 0, blocks: 0, way_back: false });
+            self.pass = Pass::new(backend, keeping);
+            self.keeping = keeping;
         }
     }
 }
@@ -92,7 +93,7 @@ impl<A: Element> CardEncoder<A> {
     /// The vectors of `batch`, whose `groups` go through the encoder one after the other.
     fn encode_groups(&self, batch: &TokenBatch, groups: Vec<Range<usize>>) -> Result<Embeddings> {
         let mut work = self.work();
-        work.keep(self.backend(), [1, 1]);
+        work.keep(self.backend(), Keeping::NOTHING);
         let mut vectors = Vec::with_capacity(batch.len() * self.dimension());
         for group in groups {
             vectors.extend(self.pass(&batch.slice(group), &mut work)?);
@@ -155,7 +156,8 @@ impl<A: Element> CardTrainable<A> {
     fn keep(&self, batch: &TokenBatch, recomputation: Recomputation) -> Result<Vec<f32>> {
         let layers = self.encoder.network.shape.layers.len();
         let mut work = self.encoder.work();
-        work.keep(self.encoder.backend(), [layers, if recomputation.layers { 1 } else { layers }]);
+        let blocks = if recomputation.layers { 1 } else { layers };
+        work.keep(self.encoder.backend(), Keeping { inputs: layers, blocks, way_back: true });
         self.encoder.pass(batch, &mut work)
     }
 

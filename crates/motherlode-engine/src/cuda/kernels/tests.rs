@@ -210,7 +210,7 @@ fn normalisation_agrees_forward_and_backward() {
             for (others, expected) in [(true, &with_others), (false, &alone)] {
                 let [input, residual, added, gamma, beta] =
                     [&input, &residual, &added, &weight, &bias].map(|values| kernels.of(values));
-                let (mut out, mut saved) = (kernels.room(size), Normalised::new(&kernels.backend));
+                let (mut out, mut saved) = (kernels.room(size), Normalised::new(&kernels.backend, true));
                 let norm = Norm { weight: gamma.view(), bias: beta.view(), epsilon: 1e-5 };
                 let others = others.then(|| Added { rows: residual.view(), bias: added.view() });
                 kernels.normalise(input.view(), others, norm, &mut saved, out.view_mut(), None).unwrap();
@@ -355,7 +355,7 @@ fn kernels_for_bfloat16_round_what_those_for_f32_write() {
         let norm = Norm { weight: gamma.view(), bias: beta.view(), epsilon: 1e-5 };
         let (added, of_added) = (kernels.of(&x), short(&of_x));
         let plain = Some(Added { rows: added.view(), bias: beta.view() });
-        let mut saved = [0, 1].map(|_| Normalised::new(&kernels.backend));
+        let mut saved = [0, 1].map(|_| Normalised::new(&kernels.backend, true));
         kernels.normalise(residual.view(), plain, norm, &mut saved[0], out.view_mut(), None).unwrap();
         let (mut second, fewer) = (kernels.room(x.len()), Some(Added { rows: of_added.view(), bias: beta.view() }));
         let into = Some(short_out.view_mut());
