@@ -11,7 +11,7 @@ use super::header::header_of;
 use super::{mirror, recorded_name};
 use crate::artefact::{Artefact, Draft, Outcome, Recipe, Summary, draft, hash_file};
 use crate::error::{Error, Result};
-use crate::gguf::{Gguf, Quantisation, Tensor, hugging_face};
+use crate::gguf::{Gguf, Quantisation, Tensor, hugging_face, tokenizer};
 use crate::progress::Progress;
 
 /// The name of the artefact's stage.
@@ -87,8 +87,8 @@ impl<'a> Model<'a> {
         tensors.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(Self {
             file,
-            tokenizer: hugging_face::tokenizer(file)?,
-            tokenizer_config: hugging_face::tokenizer_config(file)?,
+            tokenizer: tokenizer::tokenizer(file)?,
+            tokenizer_config: tokenizer::tokenizer_config(file)?,
             config,
             tensors,
         })

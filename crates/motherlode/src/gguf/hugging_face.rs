@@ -1,7 +1,7 @@
-//! What a GGUF file says of a decoder, in the words of Hugging Face's files: `config.json`, `tokenizer.json`, the names of
-//! tensors and the order of their rows.
+//! What a GGUF file says of a decoder, in the words of Hugging Face's files: `config.json`, the names of tensors and the
+//! order of their rows.
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use super::Gguf;
 use crate::error::Result;
@@ -103,89 +103,4 @@ pub fn config(file: &Gguf) -> Result<Value> {
         config["head_dim"] = width.into();
     }
     Ok(config)
-}
-
-/// Types of tokens.
-const CONTROL: i128 = 3;
-const DEFINED_BY_USER: i128 = 4;
-
-/// What splits a text before byte pairs are merged.
-///
-/// Source: `tokenizer.json` of Qwen2.5 and Llama 3, as llama.cpp names them in `tokenizer.ggml.pre`.
-const QWEN2: &str =
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-const LLAMA3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-
-/// The tokenizer as `tokenizer.json` has it.
-///
-/// # Errors
-/// A tokenizer other than merges of byte pairs, or one that splits texts in a way that is not known here.
-pub fn tokenizer(file: &Gguf) -> Result<Value> {
-    let kind = file.text("tokenizer.ggml.model")?.unwrap_or("missing");
-    let unknown = |name: &str, expected: &str, got: &str| {
-        Err(file.wrong(format!("`tokenizer.ggml.{name}`: expected {expected}, got {got}")))
-    };
-    if kind != "gpt2" {
-        return unknown("model", "gpt2, merges of byte pairs", kind);
-    }
-    let split = |pattern: &str| {
-        let split = json!({"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": false});
-        json!([split, {"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": false, "use_regex": false}])
-    };
-    let bytes = json!({"type": "ByteLevel", "add_prefix_space": false, "trim_offsets": true, "use_regex": true});
-    let pre = file.text("tokenizer.ggml.pre")?.unwrap_or("default");
-    let (before, normalizer, ignore_merges) = match pre {
-        "qwen2" => (split(QWEN2), json!({"type": "NFC"}), false),
-        "llama-bpe" => (split(LLAMA3), Value::Null, true),
-        "smollm" => (json!([{"type": "Digits", "individual_digits": true}, bytes]), Value::Null, false),
-        "default" | "gpt-2" => (json!([bytes]), Value::Null, false),
-        other => return unknown("pre", "qwen2, llama-bpe, smollm, gpt-2 or default", other),
-    };
-    let tokens = file.texts("tokenizer.ggml.tokens")?;
-    // The added tokens too: one that the vocabulary lacks would get another number.
-    let numbered = tokens.iter().enumerate();
-    let vocabulary: Map<String, Value> = numbered.map(|(id, token)| ((*token).to_owned(), id.into())).collect();
-    let merges = file.texts("tokenizer.ggml.merges")?;
-    let added = added_tokens(file, &tokens, &vocabulary)?;
-    Ok(json!({
-        "version": "1.0", "truncation": null, "padding": null, "added_tokens": added, "normalizer": normalizer,
-        "pre_tokenizer": {"type": "Sequence", "pretokenizers": before}, "post_processor": null,
-        "decoder": {"type": "ByteLevel", "add_prefix_space": true, "trim_offsets": true, "use_regex": true},
-        "model": {"type": "BPE", "dropout": null, "unk_token": null, "continuing_subword_prefix": null,
-            "end_of_word_suffix": null, "fuse_unk": false, "byte_fallback": false, "ignore_merges": ignore_merges,
-            "vocab": vocabulary, "merges": merges},
-    }))
-}
-
-/// Tokens that are found in a text before it is split; those of control are special.
-fn added_tokens(file: &Gguf, tokens: &[&str], vocabulary: &Map<String, Value>) -> Result<Vec<Value>> {
-    let kinds = file.wholes("tokenizer.ggml.token_type")?.unwrap_or_else(|| vec![1; tokens.len()]);
-    let all = tokens.iter().zip(&kinds).enumerate();
-    let added = all.filter(|(_, (_, kind))| [CONTROL, DEFINED_BY_USER].contains(*kind));
-    let token = |(id, (text, kind)): (usize, (&&str, &i128))| {
-        if vocabulary[*text] != id {
-            return Err(file.wrong(format!("the token `{text}` stands in its vocabulary twice")));
-        }
-        Ok(json!({"id": id, "content": text, "single_word": false, "lstrip": false, "rstrip": false,
-            "normalized": false, "special": *kind == CONTROL}))
-    };
-    added.map(token).collect()
-}
-
-/// The chat template and the tokens at the start and the end of a text, as `tokenizer_config.json` has them; what the file
-/// does not say is null.
-pub fn tokenizer_config(file: &Gguf) -> Result<Value> {
-    let tokens = file.texts("tokenizer.ggml.tokens")?;
-    let bound = |name: &str| -> Result<Option<&str>> {
-        let id = file.whole(&format!("tokenizer.ggml.{name}_token_id"))?;
-        Ok(id.and_then(|id| tokens.get(id).copied()))
-    };
-    Ok(json!({
-        "tokenizer_class": "PreTrainedTokenizerFast",
-        "bos_token": bound("bos")?,
-        "eos_token": bound("eos")?,
-        "pad_token": bound("padding")?,
-        "clean_up_tokenization_spaces": false,
-        "chat_template": file.text("tokenizer.chat_template")?,
-    }))
 }

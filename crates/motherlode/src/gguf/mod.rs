@@ -10,6 +10,7 @@
 
 mod blocks;
 pub mod hugging_face;
+pub mod tokenizer;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -107,6 +108,15 @@ impl Gguf {
             list.iter().map(|item| if let Setting::Text(text) = item { Some(text.as_str()) } else { None }).collect()
         })?;
         texts.ok_or_else(|| self.wrong(format!("expected a setting `{name}`, got none")))
+    }
+
+    /// The numbers of this name.
+    pub fn floats(&self, name: &str) -> Result<Vec<f64>> {
+        let numbers = self.typed(name, "a list of numbers", |setting| {
+            let Setting::List(list) = setting else { return None };
+            list.iter().map(|item| if let Setting::Float(number) = item { Some(*number) } else { None }).collect()
+        })?;
+        numbers.ok_or_else(|| self.wrong(format!("expected a setting `{name}`, got none")))
     }
 
     /// The whole numbers of this name; none if there is no such setting.

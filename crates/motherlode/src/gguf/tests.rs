@@ -101,3 +101,63 @@ fn blocks_agree_with_ggml() {
         assert_eq!(found.map(f32::to_bits), expected.map(f32::to_bits), "{quantisation:?}");
     }
 }
+
+/// What `tests/golden/sentence_pieces.py` wrote.
+#[derive(serde::Deserialize)]
+struct SentencePieces {
+    tokens: Vec<String>,
+    scores: Vec<f32>,
+    types: Vec<i32>,
+    cases: Vec<Case>,
+}
+
+#[derive(serde::Deserialize)]
+struct Case {
+    text: String,
+    ids: Vec<u32>,
+}
+
+impl SentencePieces {
+    /// The settings of a file with this tokenizer.
+    fn settings(&self) -> [(&'static str, u32, Vec<u8>); 4] {
+        let list = |kind: u32, items: Vec<u8>| {
+            [&kind.to_le_bytes()[..], &(self.tokens.len() as u64).to_le_bytes(), &items].concat()
+        };
+        [
+            ("tokenizer.ggml.model", 8, text("llama")),
+            ("tokenizer.ggml.tokens", 9, list(8, self.tokens.iter().flat_map(|token| text(token)).collect())),
+            ("tokenizer.ggml.scores", 9, list(6, self.scores.iter().flat_map(|score| score.to_le_bytes()).collect())),
+            ("tokenizer.ggml.token_type", 9, list(5, self.types.iter().flat_map(|kind| kind.to_le_bytes()).collect())),
+        ]
+    }
+}
+
+#[test]
+fn sentence_pieces_are_those_of_the_tool_that_made_them() {
+    let golden: SentencePieces =
+        serde_json::from_str(include_str!("../../../../tests/golden/sentence_pieces.json")).unwrap();
+    let opened = open(&file(&golden.settings())).unwrap();
+    let tokenizer = tokenizer::tokenizer(&opened).unwrap().to_string();
+    let tokenizer = tokenizers::Tokenizer::from_bytes(tokenizer).unwrap();
+    for Case { text, ids } in &golden.cases {
+        let found = tokenizer.encode(text.as_str(), false).unwrap();
+        assert_eq!(found.get_ids(), ids, "{text}");
+        assert_eq!(tokenizer.decode(ids, true).unwrap(), *text);
+    }
+    // Special tokens are found in a text, and what follows them begins anew.
+    let [start, apples] = ["<s>", "apples"].map(|text| tokenizer.encode(text, false).unwrap().get_ids().to_vec());
+    assert_eq!(tokenizer.encode("<s>apples", false).unwrap().get_ids(), [start, apples].concat());
+}
+
+#[test]
+fn sentence_pieces_without_their_scores_are_refused() {
+    let golden: SentencePieces =
+        serde_json::from_str(include_str!("../../../../tests/golden/sentence_pieces.json")).unwrap();
+    let [model, tokens, mut scores, types] = golden.settings();
+    let wrong = |settings: &[_]| tokenizer::tokenizer(&open(&file(settings)).unwrap()).unwrap_err().to_string();
+    assert!(wrong(&[model.clone(), tokens.clone(), types.clone()]).contains("`tokenizer.ggml.scores`"));
+    scores.2 = [&6_u32.to_le_bytes()[..], &1_u64.to_le_bytes(), &1_f32.to_le_bytes()].concat();
+    let error = wrong(&[model, tokens, scores, types]);
+    assert!(error.contains("a score and a type for each of 1600 tokens, got 1 and 1600"), "{error}");
+    assert!(wrong(&[("tokenizer.ggml.model", 8, text("t5"))]).contains("byte pairs"));
+}

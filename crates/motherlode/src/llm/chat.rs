@@ -11,7 +11,7 @@ use tokenizers::Tokenizer;
 
 use super::{Message, Role};
 use crate::error::{Error, Result};
-use crate::gguf::{Gguf, hugging_face};
+use crate::gguf::{Gguf, tokenizer};
 use crate::lines;
 use crate::text::tokenize::TOKENIZER_FILE;
 
@@ -34,8 +34,8 @@ impl Chat {
     /// # Errors
     /// No chat template: the model was not taught to chat. A tokenizer of a kind that is not known here.
     pub(super) fn open(file: &Gguf) -> Result<Self> {
-        let tokenizer = hugging_face::tokenizer(file)?.to_string();
-        Self::new(&hugging_face::tokenizer_config(file)?, tokenizer.as_bytes(), file.path())
+        let tokenizer_json = tokenizer::tokenizer(file)?.to_string();
+        Self::new(&tokenizer::tokenizer_config(file)?, tokenizer_json.as_bytes(), file.path())
     }
 
     /// Reads template and tokenizer of a folder of Hugging Face's layout.
