@@ -83,15 +83,24 @@ impl Planner {
     }
 
     /// What encoding sequences of up to `longest` tokens takes.
-    pub(crate) fn encoding(&self, longest: usize) -> Footprint {
+    ///
+    /// # Errors
+    /// It does not fit.
+    pub(crate) fn encoding(&self, longest: usize) -> Result<Footprint> {
         let longest = longest.min(self.shape.longest);
         let piece = Piece { tokens: longest.max(Span::MOST_TOKENS), longest };
         let worker = self.scratch(piece, None) + self.passing(piece.tokens);
-        Footprint {
+        let footprint = Footprint {
             weights: (VALUE * self.parameters + self.rotary() + self.forward_panels()) as u64,
             scratch: (threads() * worker) as u64,
             ..Footprint::default()
+        };
+        if footprint.total() > self.limit {
+            let (limit, limited) = (readable(self.limit), self.limited_by);
+            let remedy = "free some, keep fewer layers (`encoder.layers`) or take a smaller model";
+            return Err(Error::config(format!("encoding takes {footprint}, but only {limit} {limited}; {remedy}")));
         }
+        Ok(footprint)
     }
 
     /// What training takes whose largest step has sequences of `lengths` tokens.

@@ -87,7 +87,7 @@ impl Engine for CpuEngine {
     }
 
     fn encoding_footprint(&self, folder: &Path, options: &LoadOptions, longest: usize) -> Result<Footprint> {
-        Ok(Planner::new(&ModelFolder::open(folder, options)?.shape, options)?.encoding(longest))
+        Planner::new(&ModelFolder::open(folder, options)?.shape, options)?.encoding(longest)
     }
 
     fn training_footprint(&self, folder: &Path, options: &LoadOptions, lengths: &[usize]) -> Result<Footprint> {

@@ -105,6 +105,9 @@ fn footprints_are_what_is_allocated() {
         let options = LoadOptions { memory: Some(1 << 40), ..options };
         let longest = *lengths(1).iter().max().unwrap();
         let footprint = within_pool(|| CpuEngine.encoding_footprint(folder.path(), &options, longest)).unwrap();
+        let tight = LoadOptions { memory: Some(footprint.total() - 1), ..options.clone() };
+        let refused = within_pool(|| CpuEngine.encoding_footprint(folder.path(), &tight, longest)).unwrap_err();
+        assert!(refused.to_string().contains("encoding takes"), "{refused}");
         let plain = LoadOptions { lora: None, ..options.clone() };
         let encoding = peak(|| {
             let encoder = CpuEngine.encoder(folder.path(), &plain).unwrap();

@@ -14,10 +14,9 @@ use serde::{Deserialize, Serialize};
 use crate::artefact::{self, Artefact, Draft, Outcome, Recipe, Summary};
 use crate::corpus::{Language, Passage, PassageIndex};
 use crate::dataset::{Dataset, Partition, Split};
-use crate::engine::{Embeddings, Encoder, Engine, Footprint, LoadOptions, Precision, TokenBatch};
+use crate::engine::{Embeddings, Encoder, Engine, LoadOptions, Precision, TokenBatch};
 use crate::error::{Error, Result};
 use crate::mapped::MappedFile;
-use crate::memory;
 use crate::progress::Progress;
 use crate::text::prompts::Prompts;
 use crate::text::tokenize::Tokenizer;
@@ -134,7 +133,8 @@ impl TextEncoder {
         let input = EncoderInput::open(folder, config)?;
         let options = config.options();
         let longest = config.query_length.max(config.passage_length);
-        check_memory(&engine.encoding_footprint(folder, &options, longest)?)?;
+        // Refuses what there is no memory for, before the weights are read.
+        engine.encoding_footprint(folder, &options, longest)?;
         let encoder = engine.encoder(folder, &options)?;
         Ok(Self { input, encoder, batch_tokens: config.batch_tokens })
     }
@@ -157,18 +157,6 @@ impl TextEncoder {
     /// One vector a passage, in order.
     pub fn passages(&self, passages: &[Passage<'_>]) -> Result<Embeddings> {
         encode_batches(&*self.encoder, &self.input.passages(passages)?, self.batch_tokens)
-    }
-}
-
-/// Refuses what the machine has no memory for, before the weights are read.
-fn check_memory(footprint: &Footprint) -> Result<()> {
-    match memory::available() {
-        Some(available) if footprint.total() > available => {
-            let available = memory::readable(available);
-            let remedy = "free some, keep fewer layers (`encoder.layers`) or take a smaller model";
-            Err(Error::config(format!("encoding takes {footprint}, but only {available} are free; {remedy}")))
-        }
-        _ => Ok(()),
     }
 }
 
