@@ -56,12 +56,12 @@ struct Knobs {
     out: PathBuf,
 }
 
-/// Where encoders compute.
+/// Where encoders compute and vectors are searched.
 #[derive(Args)]
 struct Computing {
-    /// Where encoders compute: `cpu`, `cuda` (the first graphics card of NVIDIA), `cuda:N` (card N), or `auto` (a card if
-    /// there is one that can do the work, else the CPU). Cards compute BERT and XLM-RoBERTa; language models always compute
-    /// on the CPU.
+    /// Where encoders compute and vectors are searched: `cpu`, `cuda` (the first graphics card of NVIDIA), `cuda:N` (card
+    /// N), or `auto` (a card if there is one that can do the work, else the CPU). Cards compute BERT and XLM-RoBERTa; language
+    /// models always compute on the CPU.
     #[arg(long, value_name = "DEVICE", default_value_t)]
     device: Device,
 }

@@ -9,6 +9,7 @@ use motherlode::artefact::Artefact;
 use motherlode::config;
 use motherlode::corpus::Language;
 use motherlode::dataset::{Dataset, Split};
+use motherlode::engine::Engine as _;
 use motherlode::evaluate::Measurements;
 use motherlode::evaluate::files::{Files, UNJUDGED_QUERIES, evaluate_files, measure_files};
 use motherlode::index::bm25::{self, IndexInputs};
@@ -246,6 +247,8 @@ pub(crate) struct Search {
     #[arg(long, value_enum, default_value = "dev")]
     split: SplitArgument,
     #[command(flatten)]
+    computing: Computing,
+    #[command(flatten)]
     knobs: Knobs,
 }
 
@@ -256,7 +259,10 @@ impl Search {
         let (split, out) = (self.split.into(), &self.knobs.out);
         let artefact = match source.manifest().stage.as_str() {
             "index" => search::lexical(&dataset, &source, split, &config, out, &progress)?,
-            _ => search::dense(&dataset, &source, split, &config, out, &progress)?,
+            _ => {
+                let sieve = self.computing.engine().sieve()?;
+                search::dense(&dataset, &source, split, &config, sieve.as_deref(), out, &progress)?
+            }
         };
         Ok(told(&artefact))
     }
@@ -285,6 +291,8 @@ pub(crate) struct Fuse {
     #[arg(long, value_enum, default_value = "train")]
     split: SplitArgument,
     #[command(flatten)]
+    computing: Computing,
+    #[command(flatten)]
     knobs: Knobs,
 }
 
@@ -294,7 +302,9 @@ impl Fuse {
         let opened = all_named(&self.members)?;
         let members: Vec<fuse::Member<'_>> =
             opened.iter().map(|(name, artefact)| fuse::Member { name, artefact }).collect();
-        let inputs = fuse::FuseInputs { dataset: &dataset, split: self.split.into(), members: &members };
+        let sieve = self.computing.engine().sieve()?;
+        let (split, sieve) = (self.split.into(), sieve.as_deref());
+        let inputs = fuse::FuseInputs { dataset: &dataset, split, members: &members, sieve };
         let config = self.knobs.section("fuse")?;
         Ok(told(&fuse::fuse(inputs, &config, &self.knobs.out, &Progress::new(terminal))?))
     }

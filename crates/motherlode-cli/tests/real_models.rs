@@ -148,7 +148,7 @@ fn a_concatenation_of_two_encoders_ranks_as_brute_force_does() {
         encode(inputs, &EncoderConfig::default(), &out, &Progress::silent()).unwrap()
     });
     let members = [Member { name: "e5", artefact: &vectors[0] }, Member { name: "minilm", artefact: &vectors[1] }];
-    let inputs = FuseInputs { dataset: &dataset, split: Split::Train, members: &members };
+    let inputs = FuseInputs { dataset: &dataset, split: Split::Train, members: &members, sieve: None };
     let config = FuseConfig { depth: DEPTH, ..FuseConfig::default() };
     let fused = fuse(inputs, &config, &folder.path().join("fused"), &Progress::silent()).unwrap();
     for partition in &dataset.partitions {

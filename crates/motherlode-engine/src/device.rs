@@ -6,7 +6,9 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use half::bf16;
-use motherlode::engine::{Encoder, Engine, Footprint, LanguageModel, LoadOptions, Precision, Trainable, TrainableLm};
+use motherlode::engine::{
+    Encoder, Engine, Footprint, LanguageModel, LoadOptions, Precision, Sieve, Trainable, TrainableLm,
+};
 use motherlode::gguf::Gguf;
 use motherlode::{Error, Result};
 
@@ -16,6 +18,7 @@ use crate::cuda::card::Card;
 use crate::cuda::kernels::{Element, MOST_NORMALISED, MOST_WIDTH};
 use crate::cuda::memory::Backend;
 use crate::cuda::plan::CardPlan;
+use crate::cuda::sieve::CardSieve;
 use crate::cuda::trainable::{CardEncoder, CardTrainable};
 use crate::kernel::mask::Mask;
 use crate::kernel::normalise::Kind;
@@ -61,7 +64,8 @@ impl fmt::Display for Device {
     }
 }
 
-/// The engine whose encoders compute on a [`Device`]; its language models compute on the processor in any case.
+/// The engine whose encoders compute on a [`Device`], which also takes part in exact searches; its language models compute on
+/// the processor in any case.
 ///
 /// On a card, vectors depend on what else is in the batch by their last digits: what multiplies is chosen by the
 /// sizes.
@@ -141,6 +145,15 @@ impl Engine for DeviceEngine {
             (Chosen::Card(card), Device::Auto) => Some(format!("{}, found by `auto`", card.name())),
             (Chosen::Card(card), _) => Some(card.name().to_owned()),
         })
+    }
+
+    fn sieve(&self) -> Result<Option<Box<dyn Sieve>>> {
+        let card = match self.device {
+            Device::Cpu => None,
+            Device::Cuda(index) => Some(Card::open(index)?),
+            Device::Auto => Card::open(0).ok(),
+        };
+        Ok(card.map(|card| Box::new(CardSieve::new(&card)) as Box<dyn Sieve>))
     }
 
     fn encoder(&self, path: &Path, options: &LoadOptions) -> Result<Box<dyn Encoder>> {

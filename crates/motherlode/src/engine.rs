@@ -433,6 +433,23 @@ pub trait LanguageModel: Send + Sync {
     fn continue_texts(&self, groups: &[Vec<Vec<u32>>], choose: &Choose) -> Result<()>;
 }
 
+/// Looks at passages before an exact search does, scores them faster than the processor and rounds in its own way: what it lets
+/// through is scored again.
+pub trait Sieve: Sync + fmt::Debug {
+    /// Takes the queries of a search: of each member the vectors, row after row, and their dimension.
+    ///
+    /// # Errors
+    /// There is no memory for them.
+    fn begin(&self, queries: &[(&[f32], usize)]) -> Result<()>;
+
+    /// The query and the passage of every pair whose sum of dot products is not below the query's floor, in any order; sums that
+    /// are no number, too. `passages` has the vectors of each member, row after row.
+    ///
+    /// # Errors
+    /// There is no memory for so many scores.
+    fn sift(&self, passages: &[&[f32]], floors: &[f32]) -> Result<Vec<[u32; 2]>>;
+}
+
 /// Opens models. The one thing a caller hands to the stages that encode or train.
 pub trait Engine: Send + Sync {
     /// Where the encoder in `folder` will compute, for log and manifest, with the reason where it is not what was asked for;
@@ -442,6 +459,14 @@ pub trait Engine: Send + Sync {
     /// It cannot compute where it was asked to.
     fn device(&self, folder: &Path, options: &LoadOptions) -> Result<Option<String>> {
         let _ = (folder, options);
+        Ok(None)
+    }
+
+    /// What looks at passages before an exact search does; none where that would not be faster.
+    ///
+    /// # Errors
+    /// A device that was asked for is not there.
+    fn sieve(&self) -> Result<Option<Box<dyn Sieve>>> {
         Ok(None)
     }
 
@@ -455,6 +480,9 @@ pub trait Engine: Send + Sync {
     fn trainable_lm(&self, folder: &Path, options: &LoadOptions) -> Result<Box<dyn TrainableLm>>;
 
     /// What encoding of sequences of up to `longest` tokens takes; the weights are not read.
+    ///
+    /// # Errors
+    /// It does not fit into the memory.
     fn encoding_footprint(&self, folder: &Path, options: &LoadOptions, longest: usize) -> Result<Footprint>;
 
     /// What training takes whose largest step has sequences of `lengths` tokens; the weights are not read.

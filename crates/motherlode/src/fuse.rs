@@ -15,6 +15,7 @@ use crate::artefact::{Artefact, Recipe};
 use crate::corpus::PassageIndex;
 use crate::dataset::{Dataset, Partition, Split};
 use crate::encode::{self, Matrix, Vectors, VectorsOf};
+use crate::engine::Sieve;
 use crate::error::{Error, Result};
 use crate::index::exact::{self, Search, Similarity, top_k_of_sum};
 use crate::progress::Progress;
@@ -228,6 +229,8 @@ pub struct FuseInputs<'a> {
     pub split: Split,
     /// The ensemble.
     pub members: &'a [Member<'a>],
+    /// What looks at the passages first in an exact search.
+    pub sieve: Option<&'a dyn Sieve>,
 }
 
 #[derive(Serialize)]
@@ -326,7 +329,7 @@ fn concat(
         .iter()
         .map(|(name, queries, passages)| MemberVectors { name, queries: queries.matrix(), passages: passages.matrix() })
         .collect();
-    fuse_vectors(&members, config, &partition.corpus.id_ranks(), progress)
+    fuse_vectors(&members, config, &partition.corpus.id_ranks(), inputs.sieve, progress)
 }
 
 /// What `concat` needs of a member.
@@ -345,9 +348,10 @@ pub fn fuse_vectors(
     members: &[MemberVectors<'_>],
     config: &FuseConfig,
     id_ranks: &[u32],
+    sieve: Option<&dyn Sieve>,
     progress: &Progress<'_>,
 ) -> Result<Vec<Ranking>> {
-    let search = Search { depth: config.depth, id_ranks, memory: config.memory, task: "fuse", progress };
+    let search = Search { depth: config.depth, id_ranks, memory: config.memory, task: "fuse", progress, sieve };
     let mut parts = Vec::with_capacity(members.len());
     for MemberVectors { name, queries, passages } in members.iter().copied() {
         let mut part = exact::Member { queries, passages, weight: 1.0, similarity: Similarity::Cosine };

@@ -11,6 +11,7 @@ use crate::artefact::{self, Artefact, Draft, Outcome, Recipe, Summary};
 use crate::corpus::Language;
 use crate::dataset::{Dataset, Partition, Split};
 use crate::encode::{self, Vectors, VectorsOf};
+use crate::engine::Sieve;
 use crate::error::{Error, Result};
 use crate::index::bm25::{self, Bm25Index};
 use crate::index::exact::{Member, Search, Similarity, top_k_of_sum};
@@ -66,12 +67,13 @@ fn recipe(method: &str, dataset: &Dataset, split: Split, config: &SearchConfig) 
     Ok(Recipe::new(STAGE, FORMAT, &config)?.input_key("dataset", &dataset.key))
 }
 
-/// Exact search with the vectors of an artefact of `encode`, by dot product.
+/// Exact search with the vectors of an artefact of `encode`, by dot product; with or without a sieve, the result is the same.
 pub fn dense(
     dataset: &Dataset,
     embeddings: &Artefact,
     split: Split,
     config: &SearchConfig,
+    sieve: Option<&dyn Sieve>,
     out: &Path,
     progress: &Progress<'_>,
 ) -> Result<Artefact> {
@@ -83,7 +85,7 @@ pub fn dense(
         let (queries, passages) = (queries.matrix(), passages.matrix());
         let task = format!("search {}", partition.language);
         let id_ranks = &partition.corpus.id_ranks();
-        let search = Search { depth: config.depth, id_ranks, memory: config.memory, task: &task, progress };
+        let search = Search { depth: config.depth, id_ranks, memory: config.memory, task: &task, progress, sieve };
         top_k_of_sum(&[Member { queries, passages, weight: 1.0, similarity: Similarity::Dot }], search)
     })
 }
@@ -209,7 +211,7 @@ mod tests {
         let config = SearchConfig { depth: 3, ..SearchConfig::default() };
         let silent = Progress::silent();
         let out = folder.path().join("run");
-        let artefact = dense(&dataset, &vectors, Split::Dev, &config, &out, &silent).unwrap();
+        let artefact = dense(&dataset, &vectors, Split::Dev, &config, None, &out, &silent).unwrap();
         let run = open_run(&artefact, &dataset, &english(), Split::Dev).unwrap();
         assert_eq!(artefact.summary().counts["rows"], 6);
         let passages = Vectors::open(&vectors, &english(), VectorsOf::Passages).unwrap();
@@ -220,7 +222,7 @@ mod tests {
         let best = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
         assert!((run.ranking(QueryIndex(0))[0].score - best).abs() < 1e-4);
         let less_memory = SearchConfig { memory: 1, ..config };
-        let again = dense(&dataset, &vectors, Split::Dev, &less_memory, &out, &silent).unwrap();
+        let again = dense(&dataset, &vectors, Split::Dev, &less_memory, None, &out, &silent).unwrap();
         assert_eq!(again.key(), artefact.key(), "memory is no part of the key");
         assert!(
             open_run(&artefact, &dataset, &english(), Split::Train).unwrap_err().to_string().contains("no such run")
@@ -245,7 +247,7 @@ mod tests {
         let corpus = &dataset.partitions[0].corpus;
         assert_eq!(corpus.id(run.ranking(QueryIndex(1))[0].passage), "p3");
         assert!(run.ranking(QueryIndex(1)).iter().all(|scored| corpus.id(scored.passage) != "p6"));
-        let wrong = dense(&dataset, &index, Split::Train, &config, &folder.path().join("x"), &silent);
+        let wrong = dense(&dataset, &index, Split::Train, &config, None, &folder.path().join("x"), &silent);
         assert!(wrong.unwrap_err().to_string().contains("expected an artefact of `encode`"));
     }
 

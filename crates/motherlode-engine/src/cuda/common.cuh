@@ -1,5 +1,5 @@
-// What all kernels share. Every sum runs in an order that depends on nothing but the sizes, and no result on an
-// atomic operation. The same text is compiled by NVRTC for a graphics card and, for the tests, by a C++ compiler
+// What all kernels share. Every sum runs in an order that depends on nothing but the sizes, and no number on an atomic
+// operation. The same text is compiled by NVRTC for a graphics card and, for the tests, by a C++ compiler
 // (twin.h), which does not define __CUDA_ARCH__.
 //
 // Kernels whose names end in _bfloat16 do what their namesakes do, and read and write activations in bfloat16.

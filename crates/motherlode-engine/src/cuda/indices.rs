@@ -20,20 +20,21 @@ pub(crate) struct Sequences {
 }
 
 impl Sequences {
-    /// Sequences of these lengths, and blocks of attention of so many rows.
-    pub(crate) fn new(backend: &Arc<dyn Backend>, lengths: &[usize], tile: usize) -> Result<Self> {
+    /// No sequences yet, and blocks of attention of so many rows.
+    pub(crate) fn new(backend: &Arc<dyn Backend>, tile: usize) -> Self {
+        Self { tokens: 0, count: 0, starts: Buffer::new(backend), tile, tiles: Buffer::new(backend) }
+    }
+
+    /// Makes it sequences of these lengths.
+    pub(crate) fn set(&mut self, lengths: &[usize]) -> Result<()> {
         let (mut starts, mut tiles) = (vec![0], Vec::new());
         for (index, length) in lengths.iter().enumerate() {
             starts.push(starts[index] + *length as i32);
-            tiles.extend((0..*length).step_by(tile).flat_map(|first| [index as i32, first as i32]));
+            tiles.extend((0..*length).step_by(self.tile).flat_map(|first| [index as i32, first as i32]));
         }
-        Ok(Self {
-            tokens: lengths.iter().sum(),
-            count: lengths.len(),
-            starts: Buffer::of(backend, &starts)?,
-            tile,
-            tiles: Buffer::of(backend, &tiles)?,
-        })
+        (self.tokens, self.count) = (lengths.iter().sum(), lengths.len());
+        self.starts.write(&starts)?;
+        self.tiles.write(&tiles)
     }
 }
 
@@ -48,8 +49,14 @@ pub(crate) struct Scattering {
 }
 
 impl Scattering {
+    /// No tokens yet.
+    pub(crate) fn new(backend: &Arc<dyn Backend>) -> Self {
+        let buffer = || Buffer::new(backend);
+        Self { count: 0, rows: buffer(), starts: buffer(), order: buffer() }
+    }
+
     /// Token i has a gradient for row `rows[i]`.
-    pub(crate) fn new(backend: &Arc<dyn Backend>, rows: &[i32]) -> Result<Self> {
+    pub(crate) fn set(&mut self, rows: &[i32]) -> Result<()> {
         let mut order: Vec<i32> = (0..rows.len() as i32).collect();
         order.sort_by_key(|token| rows[*token as usize]);
         let (mut distinct, mut starts) = (Vec::new(), Vec::new());
@@ -61,8 +68,9 @@ impl Scattering {
             }
         }
         starts.push(order.len() as i32);
-        let [rows, starts, order] = [distinct, starts, order].map(|values| Buffer::of(backend, &values));
-        let rows = rows?;
-        Ok(Self { count: rows.length(), rows, starts: starts?, order: order? })
+        self.count = distinct.len();
+        self.rows.write(&distinct)?;
+        self.starts.write(&starts)?;
+        self.order.write(&order)
     }
 }

@@ -34,6 +34,8 @@ pub(crate) const SOURCE: &str = concat!(
     include_str!("pooling.cu"),
     "#line 1 \"reduction.cu\"\n",
     include_str!("reduction.cu"),
+    "#line 1 \"sieve.cu\"\n",
+    include_str!("sieve.cu"),
 );
 
 /// The names of all kernels of [`SOURCE`].
@@ -500,6 +502,33 @@ impl Kernels {
         let arguments = [values.into(), (values.length() as i64).into(), (&mut written).into()];
         self.launch("square_parts", [count as u32, 1], THREADS, &arguments)?;
         Ok(parts.read()?.iter().sum::<f64>().sqrt() as f32)
+    }
+
+    /// Finds the places of `scores`, a row of `floors.length()` rows after the other, that are not below their row's floor:
+    /// row and column of as many as there is room for in `found`, in any order. Gives the number of all of them.
+    pub(crate) fn sift(
+        &self,
+        scores: View<f32>,
+        floors: View<f32>,
+        count: &mut Buffer<i32>,
+        mut found: ViewMut<i32>,
+    ) -> Result<usize> {
+        let (values, room) = (scores.length(), found.length() / 2);
+        let columns = values / floors.length();
+        assert_eq!(values, columns * floors.length(), "sizes of scores");
+        count.write(&[0])?;
+        let mut counted = count.view_mut();
+        let arguments = [
+            scores.into(),
+            floors.into(),
+            (columns as i32).into(),
+            (values as i64).into(),
+            (room as i32).into(),
+            (&mut counted).into(),
+            (&mut found).into(),
+        ];
+        self.launch("sift", blocks_of_four(values), THREADS, &arguments)?;
+        Ok(count.read()?[0] as usize)
     }
 
     /// Moves `weights` and their moments by the accumulated `gradient`, which is cleared; `decays` switches weight

@@ -205,9 +205,15 @@ impl<T: Pod> Buffer<T> {
 
     /// A copy of its values.
     pub(crate) fn read(&self) -> Result<Vec<T>> {
-        let mut values = vec![T::zeroed(); self.length];
+        self.read_first(self.length)
+    }
+
+    /// A copy of its first values.
+    pub(crate) fn read_first(&self, count: usize) -> Result<Vec<T>> {
+        assert!(count <= self.length, "values beyond the buffer");
+        let mut values = vec![T::zeroed(); count];
         if !values.is_empty() {
-            // SAFETY: the buffer's own memory, which has the length of the values.
+            // SAFETY: the buffer's own memory, which has at least so many values.
             unsafe { self.backend.download(self.address, bytemuck::cast_slice_mut(&mut values))? };
         }
         Ok(values)

@@ -70,21 +70,23 @@ pub(crate) struct Batch {
 }
 
 impl Batch {
-    pub(crate) fn new<A: Element>(
-        backend: &Arc<dyn Backend>,
-        batch: &TokenBatch,
-        first_position: usize,
-    ) -> Result<Self> {
+    /// No sequences yet, for activations of a kind.
+    pub(crate) fn new<A: Element>(backend: &Arc<dyn Backend>) -> Self {
+        let sequences = Sequences::new(backend, A::TILE);
+        Self { sequences, ids: Buffer::new(backend), positions: Buffer::new(backend), rows: Default::default() }
+    }
+
+    /// Copies a batch to the card, whose first position is that row of the table of positions.
+    pub(crate) fn set(&mut self, batch: &TokenBatch, first_position: usize) -> Result<()> {
         let lengths = batch.lengths();
         let ids: Vec<i32> = batch.ids().iter().map(|id| *id as i32).collect();
         let rows = |length: &usize| first_position as i32..(first_position + length) as i32;
         let positions: Vec<i32> = lengths.iter().flat_map(rows).collect();
-        Ok(Self {
-            sequences: Sequences::new(backend, &lengths, A::TILE)?,
-            ids: Buffer::of(backend, &ids)?,
-            positions: Buffer::of(backend, &positions)?,
-            rows: [ids, positions],
-        })
+        self.sequences.set(&lengths)?;
+        self.ids.write(&ids)?;
+        self.positions.write(&positions)?;
+        self.rows = [ids, positions];
+        Ok(())
     }
 
     fn tokens(&self) -> usize {
@@ -178,6 +180,7 @@ pub(crate) struct Scratch<A> {
     of_projected: Buffer<A>,
     means: Buffer<f32>,
     parts: Parts,
+    places: Scattering,
 }
 
 impl<A: Element> Scratch<A> {
@@ -192,6 +195,7 @@ impl<A: Element> Scratch<A> {
             of_projected: buffer(),
             means: Buffer::new(backend),
             parts: Parts::new(backend),
+            places: Scattering::new(backend),
         }
     }
 }
@@ -400,10 +404,10 @@ impl<A: Element> CardNetwork<A> {
     ) -> Result<()> {
         let (places, hidden) = (self.layout.embedding_places(), self.shape.hidden);
         self.norm_backward(&places.norm_weight, &places.norm_bias, &pass.embedding_norm, scratch, gradient)?;
-        let Scratch { gradient: way, parts, .. } = scratch;
+        let Scratch { gradient: way, parts, places: of_rows, .. } = scratch;
         for (place, rows) in [places.word, places.position].into_iter().zip(&batch.rows) {
-            let rows = Scattering::new(&self.kernels.backend, rows)?;
-            self.kernels.scatter(way.values.view(), &rows, hidden, gradient.part_mut(place))?;
+            of_rows.set(rows)?;
+            self.kernels.scatter(way.values.view(), of_rows, hidden, gradient.part_mut(place))?;
         }
         let kind = gradient.part_mut(places.kind.start..places.kind.start + hidden);
         self.kernels.add_columns(way.values.view(), parts, kind)

@@ -35,6 +35,10 @@ pub(crate) struct CardEncoder<A> {
 struct Work<A> {
     /// What `pass` keeps.
     keeping: Keeping,
+    /// The batch in hand.
+    on_card: Batch,
+    /// Its vectors, or ∂loss/∂vectors.
+    vectors: Buffer<f32>,
     pass: Pass<A>,
     scratch: Scratch<A>,
     /// The batch of training whose activations are kept, its step, and what of it is to be computed again.
@@ -44,7 +48,14 @@ struct Work<A> {
 impl<A: Element> Work<A> {
     fn new(backend: &Arc<dyn Backend>) -> Self {
         let keeping = Keeping::NOTHING;
-        Self { keeping, pass: Pass::new(backend, keeping), scratch: Scratch::new(backend), kept: None }
+        Self {
+            keeping,
+            on_card: Batch::new::<A>(backend),
+            vectors: Buffer::new(backend),
+            pass: Pass::new(backend, keeping),
+            scratch: Scratch::new(backend),
+            kept: None,
+        }
     }
 
     /// Makes `pass` keep so much; what it has kept is lost.
@@ -85,11 +96,6 @@ impl<A: Element> CardEncoder<A> {
         self.work.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
-    /// Copies a batch to the card.
-    fn batch(&self, batch: &TokenBatch) -> Result<Batch> {
-        Batch::new::<A>(self.backend(), batch, self.network.shape.tables.first_position)
-    }
-
     /// The vectors of `batch`, whose `groups` go through the encoder one after the other.
     fn encode_groups(&self, batch: &TokenBatch, groups: Vec<Range<usize>>) -> Result<Embeddings> {
         let mut work = self.work();
@@ -103,12 +109,11 @@ impl<A: Element> CardEncoder<A> {
 
     /// Takes a batch through the encoder, and returns its vectors.
     fn pass(&self, batch: &TokenBatch, work: &mut Work<A>) -> Result<Vec<f32>> {
-        let on_card = self.batch(batch)?;
-        let Work { pass, scratch, .. } = work;
-        self.network.forward(&on_card, pass, scratch)?;
-        let mut vectors = Buffer::new(self.backend());
+        let Work { on_card, vectors, pass, scratch, .. } = work;
+        on_card.set(batch, self.network.shape.tables.first_position)?;
+        self.network.forward(on_card, pass, scratch)?;
         vectors.resize(batch.len() * self.dimension())?;
-        self.network.pool(&on_card, pass, vectors.view_mut())?;
+        self.network.pool(on_card, pass, vectors.view_mut())?;
         vectors.read()
     }
 }
@@ -161,14 +166,13 @@ impl<A: Element> CardTrainable<A> {
         self.encoder.pass(batch, &mut work)
     }
 
-    /// The backward pass of a batch whose activations are kept; `gradient` is ∂loss/∂vectors.
-    fn kept_backward(&mut self, batch: &TokenBatch, gradient: &[f32]) -> Result<()> {
+    /// The backward pass of the batch in hand, whose activations are kept; `gradient` is ∂loss/∂vectors.
+    fn kept_backward(&mut self, gradient: &[f32]) -> Result<()> {
         let Self { encoder, gradient: sums, .. } = self;
-        let mut of_vectors = Buffer::of(encoder.backend(), gradient)?;
-        let on_card = encoder.batch(batch)?;
         let mut work = encoder.work();
-        let Work { pass, scratch, .. } = &mut *work;
-        encoder.network.backward(&on_card, pass, scratch, of_vectors.view_mut(), sums)
+        let Work { on_card, vectors, pass, scratch, .. } = &mut *work;
+        vectors.write(gradient)?;
+        encoder.network.backward(on_card, pass, scratch, vectors.view_mut(), sums)
     }
 }
 
@@ -206,14 +210,13 @@ impl<A: Element> Trainable for CardTrainable<A> {
         }
         let kept = self.encoder.work().kept.take();
         if kept.is_some_and(|(kept, of_step, _)| of_step == step && kept == *batch) {
-            return self.kept_backward(batch, gradient.values());
+            return self.kept_backward(gradient.values());
         }
         let lengths = batch.lengths();
         let recomputation = self.encoder.plan.recomputation(&lengths)?;
         for group in self.encoder.plan.groups(&lengths, recomputation) {
-            let part = batch.slice(group.clone());
-            self.keep(&part, recomputation)?;
-            self.kept_backward(&part, gradient.slice(group).values())?;
+            self.keep(&batch.slice(group.clone()), recomputation)?;
+            self.kept_backward(gradient.slice(group).values())?;
         }
         Ok(())
     }

@@ -215,6 +215,12 @@ static inline void __syncthreads() {
     twin::wait(twin::of_block, blockDim.x);
 }
 
+static inline int atomicAdd(int* address, int value) {
+    const int before = *address;
+    *address += value;
+    return before;
+}
+
 static inline float __shfl_xor_sync(unsigned, float value, int distance) {
     twin::running->offer[0] = __float_as_uint(value);
     twin::wait_for_warp();

@@ -185,7 +185,7 @@ fn concat_is_the_weighted_mean_cosine_over_the_whole_corpus() {
     let corpus = &dataset.partitions[0].corpus;
     let members = [Member { name: "small", artefact: &a }, Member { name: "large", artefact: &b }];
     let fused = |members: &[Member<'_>], config: &FuseConfig, out: &str| {
-        let inputs = FuseInputs { dataset: &dataset, split: Split::Dev, members };
+        let inputs = FuseInputs { dataset: &dataset, split: Split::Dev, members, sieve: None };
         let artefact = fuse(inputs, config, &folder.path().join(out), &Progress::silent()).unwrap();
         let run = open_run(&artefact, &dataset, &english(), Split::Dev).unwrap();
         (run.ranking(QueryIndex(0)).to_vec(), artefact.key().to_owned())
@@ -209,10 +209,10 @@ fn runs_of_both_kinds_are_fused_and_wrong_members_refused() {
         bm25::index(IndexInputs { dataset: &dataset, dictionary: None }, &Bm25Config::default(), &at("index"), &silent)
             .unwrap();
     let config = SearchConfig::default();
-    let dense = search::dense(&dataset, &vectors, Split::Train, &config, &at("dense"), &silent).unwrap();
+    let dense = search::dense(&dataset, &vectors, Split::Train, &config, None, &at("dense"), &silent).unwrap();
     let lexical = search::lexical(&dataset, &index, Split::Train, &config, &at("lexical"), &silent).unwrap();
     let run = |members: &[Member<'_>], config: &FuseConfig| {
-        let inputs = FuseInputs { dataset: &dataset, split: Split::Train, members };
+        let inputs = FuseInputs { dataset: &dataset, split: Split::Train, members, sieve: None };
         fuse(inputs, config, &at("fused"), &silent).map_err(|error| error.to_string())
     };
     let (a, b) = (Member { name: "dense", artefact: &dense }, Member { name: "bm25", artefact: &lexical });

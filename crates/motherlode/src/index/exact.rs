@@ -2,7 +2,8 @@
 //!
 //! A tile of scores (queries × a block of passages) comes from a matrix product; only scores that reach a query's
 //! current last place are looked at. Passages are read once for every group of queries; memory beyond the matrix is the tiles and
-//! the lists, bounded by the caller. Results are the same, bit for bit, whatever the bound and the number of threads.
+//! the lists, bounded by the caller. Results are the same, bit for bit, whatever the bound and the number of threads, and with or
+//! without a [`Sieve`].
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,13 +15,18 @@ use super::product::{BLOCK, dot_products};
 use super::top::{Best, for_each_at_least};
 use crate::corpus::PassageIndex;
 pub use crate::encode::Matrix;
+use crate::engine::Sieve;
 use crate::error::{Error, Result};
 use crate::progress::Progress;
 use crate::run::{Ranking, Scored};
 
+mod sieve;
+
 /// Queries of a group: fewer passes over the passages do not pay any more beyond this.
 const LARGEST_GROUP: usize = 1024;
 const SMALLEST_GROUP: usize = 8;
+/// The same where a sieve looks at the passages, which must be copied to it for every group.
+const LARGEST_SIEVED_GROUP: usize = 8192;
 
 /// How two vectors are compared.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -82,6 +88,8 @@ pub struct Search<'a> {
     pub task: &'a str,
     /// Counts passages, once for every group of queries.
     pub progress: &'a Progress<'a>,
+    /// What looks at the passages first, if anything does.
+    pub sieve: Option<&'a dyn Sieve>,
 }
 
 /// The best `depth` passages of every query by dot product, in THE order.
@@ -97,7 +105,7 @@ pub fn top_k(
     id_ranks: &[u32],
     memory: usize,
 ) -> Result<Vec<Ranking>> {
-    let search = Search { depth, id_ranks, memory, task: "search", progress: &Progress::silent() };
+    let search = Search { depth, id_ranks, memory, task: "search", progress: &Progress::silent(), sieve: None };
     top_k_of_sum(&[Member { queries, passages, weight: 1.0, similarity: Similarity::Dot }], search)
 }
 
@@ -146,7 +154,8 @@ fn group_size(members: &[Member<'_>], search: Search<'_>) -> usize {
     let list = Best::capacity(search.depth) * size_of::<Scored>();
     let vectors: usize = members.iter().map(|member| member.queries.dimension() * size_of::<f32>()).sum();
     let query = rayon::current_num_threads() * (BLOCK * size_of::<f32>() + list) + vectors;
-    (search.memory / query / SMALLEST_GROUP * SMALLEST_GROUP).clamp(SMALLEST_GROUP, LARGEST_GROUP)
+    let largest = if search.sieve.is_some() { LARGEST_SIEVED_GROUP } else { LARGEST_GROUP };
+    (search.memory / query / SMALLEST_GROUP * SMALLEST_GROUP).clamp(SMALLEST_GROUP, largest)
 }
 
 /// Some queries, ready for the matrix product.
@@ -179,25 +188,35 @@ impl<'a> Group<'a> {
         Self { count: range.len(), padded, parts: members.iter().map(part).collect() }
     }
 
+    fn search(&self, search: Search<'_>) -> Result<Vec<Ranking>> {
+        let passages = search.id_ranks.len();
+        let mut bests = self.scan(search.sieve.map_or(passages, |_| passages.min(sieve::UNSIEVED)), search)?;
+        if let Some(sieve) = search.sieve {
+            self.sift(sieve, &mut bests, search)?;
+        }
+        Ok(bests.into_par_iter().map(|best| best.into_ranking(search.id_ranks)).collect())
+    }
+
+    /// The best of the first `passages`.
+    ///
     /// Blocks are handed out one by one; every worker keeps lists of its own, which are merged at the end. THE order
     /// is total, so it does not matter who saw which block.
-    fn search(&self, search: Search<'_>) -> Result<Vec<Ranking>> {
+    fn scan(&self, passages: usize, search: Search<'_>) -> Result<Vec<Best>> {
         let blocks = AtomicUsize::new(0);
         let workers = (0..rayon::current_num_threads())
             .into_par_iter()
             .with_max_len(1)
-            .map(|_| self.work(&blocks, search))
+            .map(|_| self.work(&blocks, passages, search))
             .collect::<Result<Vec<_>>>()?;
         let mut lists = workers.into_iter();
         let mut merged = lists.next().unwrap_or_default();
         for list in lists {
             merged = merged.into_iter().zip(list).map(|(a, b)| a.merge(b)).collect();
         }
-        Ok(merged.into_par_iter().map(|best| best.into_ranking(search.id_ranks)).collect())
+        Ok(merged)
     }
 
-    fn work(&self, blocks: &AtomicUsize, search: Search<'_>) -> Result<Vec<Best>> {
-        let passages = search.id_ranks.len();
+    fn work(&self, blocks: &AtomicUsize, passages: usize, search: Search<'_>) -> Result<Vec<Best>> {
         let mut bests: Vec<Best> = (0..self.count).map(|_| Best::new(search.depth, f32::NEG_INFINITY)).collect();
         let (mut scores, mut copy) = (vec![0.0; self.padded * BLOCK], Vec::new());
         loop {
@@ -249,23 +268,24 @@ fn scale(vector: &[f32], similarity: Similarity, weight: f32, copy: &mut [f32]) 
 
 /// Takes the scores of one query and block that may be among the best.
 fn collect(best: &mut Best, scores: &[f32], start: usize, id_ranks: &[u32]) -> Result<()> {
-    let mut broken = None;
+    let mut taken = Ok(());
     for_each_at_least(scores, best.floor(), |place, score| {
-        let passage = PassageIndex((start + place) as u32);
-        if score.is_nan() {
-            broken = Some(passage);
-        } else {
-            // As above, a negative zero counts as zero.
-            best.push(Scored { passage, score: score + 0.0 }, id_ranks);
+        if taken.is_ok() {
+            taken = take(best, PassageIndex((start + place) as u32), score, id_ranks);
         }
     });
-    match broken {
-        Some(passage) => Err(Error::data(format!(
-            "the score of passage vector {} is no number; its values are too large",
-            passage.0
-        ))),
-        None => Ok(()),
+    taken
+}
+
+/// Takes a score that may be among the best.
+fn take(best: &mut Best, passage: PassageIndex, score: f32, id_ranks: &[u32]) -> Result<()> {
+    if score.is_nan() {
+        let message = format!("the score of passage vector {} is no number; its values are too large", passage.0);
+        return Err(Error::data(message));
     }
+    // As above, a negative zero counts as zero.
+    best.push(Scored { passage, score: score + 0.0 }, id_ranks);
+    Ok(())
 }
 
 #[cfg(test)]
@@ -276,6 +296,7 @@ mod tests {
     use crate::run::rank_order;
     use proptest::prelude::*;
     use rand::RngExt;
+    use std::sync::Mutex;
 
     const MEMORY: usize = 1 << 24;
 
@@ -368,7 +389,9 @@ mod tests {
             weight: weights[n],
             similarity: Similarity::Cosine,
         };
-        let search = Search { depth: 50, id_ranks: &id_ranks, memory: MEMORY, task: "", progress: &Progress::silent() };
+        let silent = Progress::silent();
+        let search =
+            Search { depth: 50, id_ranks: &id_ranks, memory: MEMORY, task: "", progress: &silent, sieve: None };
         let found = top_k_of_sum(&[member(0), member(1)], search).unwrap();
         for (found, expected) in found.iter().flatten().zip(expected.iter().flatten()) {
             assert!((found.score - expected.score).abs() < 1e-5);
@@ -391,10 +414,70 @@ mod tests {
         assert!(fails(&broken, &p).contains("query vector 1"));
         assert!(fails(&random(3, 7, "q"), &p).contains("dimension 8"));
         assert!(fails(&q, &random(599, 8, "p")).contains("600"));
-        assert!(
-            top_k_of_sum(&[], Search { depth: 1, id_ranks: &[], memory: 1, task: "", progress: &Progress::silent() })
-                .is_err()
-        );
+        let silent = Progress::silent();
+        let search = Search { depth: 1, id_ranks: &[], memory: 1, task: "", progress: &silent, sieve: None };
+        assert!(top_k_of_sum(&[], search).is_err());
+    }
+
+    /// Adds products from the last to the first, and counts what it lets through.
+    #[derive(Debug, Default)]
+    struct Backwards {
+        queries: Mutex<Vec<(Vec<f32>, usize)>>,
+        passed: AtomicUsize,
+    }
+
+    impl Sieve for Backwards {
+        fn begin(&self, queries: &[(&[f32], usize)]) -> Result<()> {
+            *self.queries.lock().unwrap() = queries.iter().map(|(values, d)| (values.to_vec(), *d)).collect();
+            Ok(())
+        }
+
+        fn sift(&self, passages: &[&[f32]], floors: &[f32]) -> Result<Vec<[u32; 2]>> {
+            let queries = self.queries.lock().unwrap();
+            let rows = passages[0].len() / queries[0].1;
+            let score = |query: usize, row: usize| -> f32 {
+                let member = |((values, d), passages): (&(Vec<f32>, usize), &&[f32])| -> f32 {
+                    let products = values[query * d..].iter().zip(&passages[row * d..]).take(*d).map(|(a, b)| a * b);
+                    products.rev().sum()
+                };
+                queries.iter().zip(passages).map(member).sum()
+            };
+            let all = (0..floors.len()).flat_map(|query| (0..rows).map(move |row| (query, row)));
+            let passing = all.filter(|(query, row)| score(*query, *row) >= floors[*query]);
+            let pairs: Vec<_> = passing.map(|(query, row)| [query as u32, row as u32]).rev().collect();
+            self.passed.fetch_add(pairs.len(), Ordering::Relaxed);
+            Ok(pairs)
+        }
+    }
+
+    #[test]
+    fn a_sieve_changes_no_bit() {
+        let (queries, rows) = (7, sieve::UNSIEVED + sieve::SIEVED + 700);
+        let (q, p) =
+            ([random(queries, 6, "q1"), random(queries, 9, "q2")], [random(rows, 6, "p1"), random(rows, 9, "p2")]);
+        let (coarse_q, coarse_p) = (coarse(queries, 6, "q"), coarse(rows, 6, "p"));
+        let (id_ranks, silent) = (ranks(rows), Progress::silent());
+        let member = |n: usize, similarity| Member {
+            queries: (&q[n]).into(),
+            passages: (&p[n]).into(),
+            weight: 0.5,
+            similarity,
+        };
+        let ties = Member {
+            queries: (&coarse_q).into(),
+            passages: (&coarse_p).into(),
+            weight: 1.0,
+            similarity: Similarity::Dot,
+        };
+        let sums = [member(0, Similarity::Dot), member(1, Similarity::Cosine)];
+        for (members, most) in [(&sums[..], 2 * rows), (&sums[1..], 2 * rows), (&[ties], 7 * rows)] {
+            let search =
+                Search { depth: 20, id_ranks: &id_ranks, memory: MEMORY, task: "", progress: &silent, sieve: None };
+            let (expected, sieve) = (top_k_of_sum(members, search).unwrap(), Backwards::default());
+            assert_eq!(top_k_of_sum(members, Search { sieve: Some(&sieve), ..search }).unwrap(), expected);
+            let passed = sieve.passed.into_inner();
+            assert!(passed > 0 && passed < most, "{passed} of {}", queries * rows);
+        }
     }
 
     #[test]

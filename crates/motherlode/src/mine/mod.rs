@@ -414,11 +414,11 @@ mod tests {
             &silent,
         )
         .unwrap();
-        let dense = search::dense(&dataset, &vectors, Split::Train, &search, &at("dense"), &silent).unwrap();
+        let dense = search::dense(&dataset, &vectors, Split::Train, &search, None, &at("dense"), &silent).unwrap();
         let lexical = search::lexical(&dataset, &index, Split::Train, &search, &at("lexical"), &silent).unwrap();
         let members =
             [fuse::Member { name: "words", artefact: &dense }, fuse::Member { name: "bm25", artefact: &lexical }];
-        let inputs = FuseInputs { dataset: &dataset, split: Split::Train, members: &members };
+        let inputs = FuseInputs { dataset: &dataset, split: Split::Train, members: &members, sieve: None };
         let rrf = FuseConfig { method: Method::Rrf, ..FuseConfig::default() };
         let fused = fuse::fuse(inputs, &rrf, &at("fused"), &silent).unwrap();
         let members = [Member { name: "words", run: &dense }, Member { name: "bm25", run: &lexical }];

@@ -132,7 +132,7 @@ impl Ensemble {
                 let queries = Matrix::new(queries.dimension(), queries.values())?;
                 members.push(MemberVectors { name: &member.name, queries, passages: passages.matrix() });
             }
-            return fuse_vectors(&members, &self.fuse, id_ranks, &Progress::silent());
+            return fuse_vectors(&members, &self.fuse, id_ranks, None, &Progress::silent());
         }
         let lists = self.members.iter().zip(answers);
         let lists: Vec<(&str, &[Ranking])> =

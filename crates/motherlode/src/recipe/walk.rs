@@ -188,8 +188,11 @@ impl Walk<'_> {
     fn search(&self, base: &Base, vectors: &Artefact, split: Split) -> Result<Artefact> {
         let config = &self.settings.search;
         let place = Place::new("search", config)?.input("embeddings", vectors).word("split", split.name());
-        self.workshop
-            .stage(&place, |out| search::dense(&base.dataset, vectors, split, config, out, self.workshop.progress()))
+        let (engine, progress) = (self.workshop.engine(), self.workshop.progress());
+        self.workshop.stage(&place, |out| {
+            let sieve = engine.sieve()?;
+            search::dense(&base.dataset, vectors, split, config, sieve.as_deref(), out, progress)
+        })
     }
 
     fn index(&self, base: &Base) -> Result<Artefact> {
@@ -305,8 +308,12 @@ impl Walk<'_> {
         for member in &members {
             place = place.input(member.name, member.artefact);
         }
-        let inputs = FuseInputs { dataset: &base.dataset, split: Split::Train, members: &members };
-        self.workshop.stage(&place, |out| fuse::fuse(inputs, config, out, self.workshop.progress()))
+        self.workshop.stage(&place, |out| {
+            let sieve = self.workshop.engine().sieve()?;
+            let (dataset, split, sieve) = (&base.dataset, Split::Train, sieve.as_deref());
+            let inputs = FuseInputs { dataset, split, members: &members, sieve };
+            fuse::fuse(inputs, config, out, self.workshop.progress())
+        })
     }
 
     fn mine(&self, base: &Base, ensemble: (&Ensemble, &[Artefact]), fused: &Artefact) -> Result<Artefact> {

@@ -129,7 +129,8 @@ impl<'a> Validation<'a> {
         let (queries, passages) = (queries.into(), passages.into());
         let member = Member { queries, passages, weight: 1.0, similarity: self.similarity };
         let silent = Progress::silent();
-        let search = Search { depth: DEPTH, id_ranks, memory: SEARCH_MEMORY, task: "search", progress: &silent };
+        let (task, sieve) = ("search", None);
+        let search = Search { depth: DEPTH, id_ranks, memory: SEARCH_MEMORY, task, progress: &silent, sieve };
         top_k_of_sum(&[member], search)
     }
 }
