@@ -257,12 +257,12 @@ impl Search {
         let (dataset, source) = (dataset(&self.dataset)?, Artefact::open(&self.source)?);
         let (config, progress) = (self.knobs.section("search")?, Progress::new(terminal));
         let (split, out) = (self.split.into(), &self.knobs.out);
-        let artefact = match source.manifest().stage.as_str() {
-            "index" => search::lexical(&dataset, &source, split, &config, out, &progress)?,
-            _ => {
-                let sieve = self.computing.engine().sieve()?;
-                search::dense(&dataset, &source, split, &config, sieve.as_deref(), out, &progress)?
-            }
+        let artefact = if source.manifest().stage == bm25::STAGE {
+            search::lexical(&dataset, &source, split, &config, out, &progress)?
+        } else {
+            let sieve = self.computing.engine().sieve()?;
+            let inputs = search::DenseInputs { embeddings: &source, sieve: sieve.as_deref() };
+            search::dense(&dataset, inputs, split, &config, out, &progress)?
         };
         Ok(told(&artefact))
     }

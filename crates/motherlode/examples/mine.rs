@@ -17,7 +17,7 @@ use motherlode::fetch::{self, DatasetConfig};
 use motherlode::mine::{Member, MineConfig, MineInputs, mine};
 use motherlode::progress::{Progress, Watcher};
 use motherlode::random::keyed;
-use motherlode::search::{SearchConfig, dense};
+use motherlode::search::{DenseInputs, SearchConfig, dense};
 use motherlode::text::tokenize::tiny::write_tiny_tokenizer;
 use motherlode::{Error, Result};
 use rand::RngExt;
@@ -68,7 +68,8 @@ fn serve(folder: &Path, depth: usize) -> Result<()> {
         let (start, scored) = (Instant::now(), LastScore(Mutex::new(Instant::now())));
         // One passage more for the positive, and one more as sentence-transformers asks for.
         let search = SearchConfig { depth: depth + 2, ..SearchConfig::default() };
-        let run = dense(&dataset, &embeddings, Split::Train, &search, &run, &Progress::new(&scored))?;
+        let inputs = DenseInputs { embeddings: &embeddings, sieve: None };
+        let run = dense(&dataset, inputs, Split::Train, &search, &run, &Progress::new(&scored))?;
         let members = [Member { name: "words", run: &run }];
         let inputs = MineInputs { dataset: &dataset, fused: &run, members: &members, embeddings: &embeddings };
         mine(inputs, &MineConfig { depth, ..MineConfig::default() }, &mined, &Progress::silent())?;

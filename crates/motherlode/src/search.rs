@@ -67,13 +67,21 @@ fn recipe(method: &str, dataset: &Dataset, split: Split, config: &SearchConfig) 
     Ok(Recipe::new(STAGE, FORMAT, &config)?.input_key("dataset", &dataset.key))
 }
 
-/// Exact search with the vectors of an artefact of `encode`, by dot product; with or without a sieve, the result is the same.
+/// What [`dense`] searches with.
+#[derive(Debug, Clone, Copy)]
+pub struct DenseInputs<'a> {
+    /// The vectors: an artefact of `encode`.
+    pub embeddings: &'a Artefact,
+    /// What looks at the passages first; the result is the same with and without.
+    pub sieve: Option<&'a dyn Sieve>,
+}
+
+/// Exact search by dot product.
 pub fn dense(
     dataset: &Dataset,
-    embeddings: &Artefact,
+    DenseInputs { embeddings, sieve }: DenseInputs<'_>,
     split: Split,
     config: &SearchConfig,
-    sieve: Option<&dyn Sieve>,
     out: &Path,
     progress: &Progress<'_>,
 ) -> Result<Artefact> {
@@ -197,6 +205,10 @@ pub fn open_run(artefact: &Artefact, dataset: &Dataset, language: &Language, spl
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn with(embeddings: &Artefact) -> DenseInputs<'_> {
+        DenseInputs { embeddings, sieve: None }
+    }
     use crate::encode::fixture::{WordVectors, dataset, embeddings, english};
     use crate::index::bm25::{Bm25Config, IndexInputs};
     use crate::queries::QueryIndex;
@@ -211,7 +223,7 @@ mod tests {
         let config = SearchConfig { depth: 3, ..SearchConfig::default() };
         let silent = Progress::silent();
         let out = folder.path().join("run");
-        let artefact = dense(&dataset, &vectors, Split::Dev, &config, None, &out, &silent).unwrap();
+        let artefact = dense(&dataset, with(&vectors), Split::Dev, &config, &out, &silent).unwrap();
         let run = open_run(&artefact, &dataset, &english(), Split::Dev).unwrap();
         assert_eq!(artefact.summary().counts["rows"], 6);
         let passages = Vectors::open(&vectors, &english(), VectorsOf::Passages).unwrap();
@@ -222,7 +234,7 @@ mod tests {
         let best = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
         assert!((run.ranking(QueryIndex(0))[0].score - best).abs() < 1e-4);
         let less_memory = SearchConfig { memory: 1, ..config };
-        let again = dense(&dataset, &vectors, Split::Dev, &less_memory, None, &out, &silent).unwrap();
+        let again = dense(&dataset, with(&vectors), Split::Dev, &less_memory, &out, &silent).unwrap();
         assert_eq!(again.key(), artefact.key(), "memory is no part of the key");
         assert!(
             open_run(&artefact, &dataset, &english(), Split::Train).unwrap_err().to_string().contains("no such run")
@@ -247,7 +259,7 @@ mod tests {
         let corpus = &dataset.partitions[0].corpus;
         assert_eq!(corpus.id(run.ranking(QueryIndex(1))[0].passage), "p3");
         assert!(run.ranking(QueryIndex(1)).iter().all(|scored| corpus.id(scored.passage) != "p6"));
-        let wrong = dense(&dataset, &index, Split::Train, &config, None, &folder.path().join("x"), &silent);
+        let wrong = dense(&dataset, with(&index), Split::Train, &config, &folder.path().join("x"), &silent);
         assert!(wrong.unwrap_err().to_string().contains("expected an artefact of `encode`"));
     }
 

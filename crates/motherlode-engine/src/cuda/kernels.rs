@@ -65,7 +65,7 @@ pub(crate) trait Element: Pod + fmt::Debug + Send + Sync {
     const FORMAT: Format;
     /// What the names of the kernels for them end in.
     const SUFFIX: &'static str;
-    /// Queries or keys of a block of attention: `TILE` of attention.cu, `BLOCK_ROWS` of attention_bfloat16.cu.
+    /// Queries or keys of a block of attention: `TILE` of attention.cu, `BLOCK_ROWS` of its bfloat16 twin.
     const TILE: usize;
     /// Number by which the width of a head must be divisible.
     const WIDTH_STEP: usize;
@@ -155,6 +155,19 @@ impl Parts {
 pub(crate) struct Added<'a, A> {
     pub(crate) rows: View<'a, A>,
     pub(crate) bias: View<'a, f32>,
+}
+
+/// f32 numbers to be written, and what they are rounded to, unless this is left out.
+#[derive(Debug)]
+pub(crate) struct Written<'a, A> {
+    pub(crate) values: ViewMut<'a, f32>,
+    pub(crate) rounded: Option<ViewMut<'a, A>>,
+}
+
+impl<A> Written<'_, A> {
+    fn has_length(&self, length: usize) -> bool {
+        self.values.length() == length && self.rounded.as_ref().is_none_or(|rounded| rounded.length() == length)
+    }
 }
 
 /// What attention is computed over.
@@ -286,23 +299,20 @@ impl Kernels {
         self.launch("embedding_scatter", [places.count as u32, 1], row_threads(width), &arguments)
     }
 
-    /// out = norm(residual + rows + bias), row by row, where there is something to add; the same to `rounded` unless
-    /// this is left out.
+    /// out = norm(residual + rows + bias), row by row, where there is something to add.
     pub(crate) fn normalise<A: Element>(
         &self,
         residual: View<f32>,
         added: Option<Added<A>>,
         norm: Norm,
         saved: &mut Normalised,
-        mut out: ViewMut<f32>,
-        mut rounded: Option<ViewMut<A>>,
+        mut out: Written<A>,
     ) -> Result<()> {
         let width = norm.weight.length();
         let rows = residual.length() / width;
-        assert!(norm.bias.length() == width && out.length() == rows * width, "sizes of a normalisation");
+        assert!(norm.bias.length() == width && out.has_length(rows * width), "sizes of a normalisation");
         let fits = |added: Added<A>| added.bias.length() == width && added.rows.length() == rows * width;
         assert!(added.is_none_or(fits), "sizes of what is normalised");
-        assert!(rounded.as_ref().is_none_or(|rounded| rounded.length() == rows * width), "sizes of what is rounded");
         let kept = if saved.wanted { rows } else { 0 };
         saved.values.resize(kept * width)?;
         saved.factors.resize(kept)?;
@@ -318,39 +328,37 @@ impl Kernels {
             (width as i32).into(),
             values.as_mut().into(),
             factors.as_mut().into(),
-            (&mut out).into(),
-            rounded.as_mut().into(),
+            (&mut out.values).into(),
+            out.rounded.as_mut().into(),
         ];
         self.launch_for::<A>("normalise_forward", [rows as u32, 1], norm_threads(width), &arguments)
     }
 
-    /// Turns ∂loss/∂out of a normalisation into ∂loss/∂input in place, and writes it to `rounded` unless this is left
-    /// out; adds the gradients of its weight and bias.
+    /// Turns ∂loss/∂out of a normalisation, which `way` holds, into ∂loss/∂input; adds the gradients of its weight and
+    /// bias.
     pub(crate) fn normalise_backward<A: Element>(
         &self,
-        gradient: &mut Buffer<f32>,
-        mut rounded: Option<ViewMut<A>>,
+        mut way: Written<A>,
         saved: &Normalised,
         weight: View<f32>,
         sums: [ViewMut<f32>; 2],
         parts: &mut Parts,
     ) -> Result<()> {
         let (width, rows) = (weight.length(), saved.factors.length());
-        let lengths = [gradient.length(), saved.values.length()];
-        assert_eq!(lengths, [rows * width; 2], "sizes of a normalisation");
-        assert!(rounded.as_ref().is_none_or(|rounded| rounded.length() == rows * width), "sizes of what is rounded");
+        let fits = way.has_length(rows * width) && saved.values.length() == rows * width;
+        assert!(fits, "sizes of a normalisation");
         let count = rows.div_ceil(SLOPE_ROWS);
         let Parts { of_blocks, of_columns } = parts;
         of_blocks.resize(2 * count * width)?;
-        let (mut gradient, mut written) = (gradient.view_mut(), of_blocks.view_mut());
+        let mut written = of_blocks.view_mut();
         let arguments = [
-            (&mut gradient).into(),
+            (&mut way.values).into(),
             saved.values.view().into(),
             saved.factors.view().into(),
             weight.into(),
             (rows as i32).into(),
             (width as i32).into(),
-            rounded.as_mut().into(),
+            way.rounded.as_mut().into(),
             (&mut written).into(),
         ];
         self.launch_for::<A>("normalise_backward", [count as u32, 1], norm_threads(width), &arguments)?;

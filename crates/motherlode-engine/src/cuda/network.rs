@@ -12,7 +12,9 @@ use motherlode::Result;
 use motherlode::engine::TokenBatch;
 
 use super::indices::{Scattering, Sequences};
-use super::kernels::{Added, Attended, Attention, Element, Kernels, Norm, Normalised, Operands, Parts, Sizes, Tables};
+use super::kernels::{
+    Added, Attended, Attention, Element, Kernels, Norm, Normalised, Operands, Parts, Sizes, Tables, Written,
+};
 use super::memory::{Backend, Buffer, View, ViewMut};
 use crate::kernel::pooling::Head;
 use crate::layout::{BlockParameters, Layout};
@@ -40,9 +42,8 @@ impl<A: Element> Stream<A> {
         A::operand(&self.values, &self.rounded).view()
     }
 
-    /// What to write: the values, and what they are rounded to where there is that.
-    fn written(&mut self) -> (&mut Buffer<f32>, Option<ViewMut<'_, A>>) {
-        (&mut self.values, A::ROUNDED.then(|| self.rounded.view_mut()))
+    fn written(&mut self) -> Written<'_, A> {
+        Written { values: self.values.view_mut(), rounded: A::ROUNDED.then(|| self.rounded.view_mut()) }
     }
 }
 
@@ -285,8 +286,7 @@ impl<A: Element> CardNetwork<A> {
         let tables = Tables { word, position, kind };
         self.kernels.gather(tables, &batch.ids, &batch.positions, embeddings.view_mut())?;
         let norm = self.norm(&places.norm_weight, &places.norm_bias);
-        let (out, rounded) = hidden.written();
-        self.kernels.normalise(embeddings.view(), None, norm, embedding_norm, out.view_mut(), rounded)
+        self.kernels.normalise(embeddings.view(), None, norm, embedding_norm, hidden.written())
     }
 
     /// Takes `input` through a block, to `output`.
@@ -329,8 +329,7 @@ impl<A: Element> CardNetwork<A> {
         let residual = residual.values.view();
         let added = Added { rows: rows.view(), bias: self.weights.part(map.bias.clone()) };
         out.resize(residual.length())?;
-        let (out, rounded) = out.written();
-        self.kernels.normalise(residual, Some(added), norm, saved, out.view_mut(), rounded)
+        self.kernels.normalise(residual, Some(added), norm, saved, out.written())
     }
 
     /// Adds to `gradient` what ∂loss/∂vectors, which is overwritten, brings; `pass` is what `forward` of the same
@@ -425,8 +424,7 @@ impl<A: Element> CardNetwork<A> {
         let Scratch { gradient: way, parts, .. } = scratch;
         let gamma = self.weights.part(weight.clone());
         let sums = gradient.parts_mut([weight.clone(), bias.clone()]);
-        let (way, rounded) = way.written();
-        self.kernels.normalise_backward(way, rounded, saved, gamma, sums, parts)
+        self.kernels.normalise_backward(way.written(), saved, gamma, sums, parts)
     }
 
     /// out = x · Wᵀ, plus the bias if so asked.

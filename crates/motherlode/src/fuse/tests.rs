@@ -209,7 +209,8 @@ fn runs_of_both_kinds_are_fused_and_wrong_members_refused() {
         bm25::index(IndexInputs { dataset: &dataset, dictionary: None }, &Bm25Config::default(), &at("index"), &silent)
             .unwrap();
     let config = SearchConfig::default();
-    let dense = search::dense(&dataset, &vectors, Split::Train, &config, None, &at("dense"), &silent).unwrap();
+    let dense = search::DenseInputs { embeddings: &vectors, sieve: None };
+    let dense = search::dense(&dataset, dense, Split::Train, &config, &at("dense"), &silent).unwrap();
     let lexical = search::lexical(&dataset, &index, Split::Train, &config, &at("lexical"), &silent).unwrap();
     let run = |members: &[Member<'_>], config: &FuseConfig| {
         let inputs = FuseInputs { dataset: &dataset, split: Split::Train, members, sieve: None };

@@ -414,7 +414,8 @@ mod tests {
             &silent,
         )
         .unwrap();
-        let dense = search::dense(&dataset, &vectors, Split::Train, &search, None, &at("dense"), &silent).unwrap();
+        let dense = search::DenseInputs { embeddings: &vectors, sieve: None };
+        let dense = search::dense(&dataset, dense, Split::Train, &search, &at("dense"), &silent).unwrap();
         let lexical = search::lexical(&dataset, &index, Split::Train, &search, &at("lexical"), &silent).unwrap();
         let members =
             [fuse::Member { name: "words", artefact: &dense }, fuse::Member { name: "bm25", artefact: &lexical }];

@@ -191,7 +191,8 @@ impl Walk<'_> {
         let (engine, progress) = (self.workshop.engine(), self.workshop.progress());
         self.workshop.stage(&place, |out| {
             let sieve = engine.sieve()?;
-            search::dense(&base.dataset, vectors, split, config, sieve.as_deref(), out, progress)
+            let inputs = search::DenseInputs { embeddings: vectors, sieve: sieve.as_deref() };
+            search::dense(&base.dataset, inputs, split, config, out, progress)
         })
     }
 

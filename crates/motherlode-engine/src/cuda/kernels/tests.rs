@@ -191,6 +191,11 @@ fn embeddings_are_gathered_and_scattered_as_on_the_processor() {
     });
 }
 
+/// Numbers that are rounded to nothing.
+fn unrounded(values: &mut Buffer<f32>) -> Written<'_, f32> {
+    Written { values: values.view_mut(), rounded: None }
+}
+
 /// The normalisation of the processor, forward and backward: outputs, and the gradients of input, weight and bias.
 fn normalised(x: &[f32], weight: &[f32], bias: &[f32], upstream: &[f32]) -> [Vec<f32>; 4] {
     let (mut saved, mut out) = (normalise::Normalised::default(), vec![0.0; x.len()]);
@@ -219,13 +224,12 @@ fn normalisation_agrees_forward_and_backward() {
                 let (mut out, mut saved) = (kernels.room(size), Normalised::new(&kernels.backend, true));
                 let norm = Norm { weight: gamma.view(), bias: beta.view(), epsilon: 1e-5 };
                 let others = others.then(|| Added { rows: residual.view(), bias: added.view() });
-                kernels.normalise(input.view(), others, norm, &mut saved, out.view_mut(), None).unwrap();
+                kernels.normalise(input.view(), others, norm, &mut saved, unrounded(&mut out)).unwrap();
                 assert_near(&out.read().unwrap(), &expected[0]);
                 let (mut gradient, mut parts) = (kernels.of(&upstream), Parts::new(&kernels.backend));
                 let [mut of_weight, mut of_bias] = [0, 1].map(|_| Buffer::zeros(&kernels.backend, width).unwrap());
                 let sums = [of_weight.view_mut(), of_bias.view_mut()];
-                let none = None::<ViewMut<f32>>;
-                kernels.normalise_backward(&mut gradient, none, &saved, gamma.view(), sums, &mut parts).unwrap();
+                kernels.normalise_backward(unrounded(&mut gradient), &saved, gamma.view(), sums, &mut parts).unwrap();
                 let found = [gradient, of_weight, of_bias].map(|buffer| buffer.read().unwrap());
                 found.iter().zip(&expected[1..]).for_each(|(found, expected)| assert_near(found, expected));
             }
@@ -362,16 +366,17 @@ fn kernels_for_bfloat16_round_what_those_for_f32_write() {
         let (added, of_added) = (kernels.of(&x), short(&of_x));
         let plain = Some(Added { rows: added.view(), bias: beta.view() });
         let mut saved = [0, 1].map(|_| Normalised::new(&kernels.backend, true));
-        kernels.normalise(residual.view(), plain, norm, &mut saved[0], out.view_mut(), None).unwrap();
+        kernels.normalise(residual.view(), plain, norm, &mut saved[0], unrounded(&mut out)).unwrap();
         let (mut second, fewer) = (kernels.room(x.len()), Some(Added { rows: of_added.view(), bias: beta.view() }));
-        let into = Some(short_out.view_mut());
-        kernels.normalise(residual.view(), fewer, norm, &mut saved[1], second.view_mut(), into).unwrap();
+        let into = Written { values: second.view_mut(), rounded: Some(short_out.view_mut()) };
+        kernels.normalise(residual.view(), fewer, norm, &mut saved[1], into).unwrap();
         assert_near(&second.read().unwrap(), &out.read().unwrap());
         assert_eq!(short_out.read().unwrap(), rounded(&second.read().unwrap()).1);
         let mut gradient = kernels.of(&y);
         let [mut of_weight, mut of_bias] = [0, 1].map(|_| Buffer::zeros(&kernels.backend, width).unwrap());
-        let (sums, into) = ([of_weight.view_mut(), of_bias.view_mut()], Some(short_out.view_mut()));
-        kernels.normalise_backward(&mut gradient, into, &saved[1], gamma.view(), sums, &mut parts).unwrap();
+        let sums = [of_weight.view_mut(), of_bias.view_mut()];
+        let way = Written { values: gradient.view_mut(), rounded: Some(short_out.view_mut()) };
+        kernels.normalise_backward(way, &saved[1], gamma.view(), sums, &mut parts).unwrap();
         assert_eq!(short_out.read().unwrap(), rounded(&gradient.read().unwrap()).1);
     });
 }
