@@ -1,4 +1,4 @@
-"""Golden values for crates/motherlode/src/gguf/hugging_face.rs: the pieces of a tokenizer as files for Llama 2 have
+"""Golden values for crates/motherlode/src/gguf/tokenizer.rs: the pieces of a tokenizer as files for Llama 2 have
 them, and the tokens that the tool they come from makes of texts.
 
     python tests/golden/sentence_pieces.py > tests/golden/sentence_pieces.json        (sentencepiece 0.2.1)

@@ -70,7 +70,7 @@ pub(crate) trait Element: Pod + fmt::Debug + Send + Sync {
     /// Number by which the width of a head must be divisible.
     const WIDTH_STEP: usize;
     /// Whether they are something else than f32.
-    const ROUNDED: bool;
+    const ROUNDED: bool = !matches!(Self::FORMAT, Format::Single);
 
     /// What products read in the place of f32 values: what these are rounded to, or themselves.
     fn operand<'a>(values: &'a Buffer<f32>, rounded: &'a Buffer<Self>) -> &'a Buffer<Self>;
@@ -81,7 +81,6 @@ impl Element for f32 {
     const SUFFIX: &'static str = "";
     const TILE: usize = 32;
     const WIDTH_STEP: usize = 1;
-    const ROUNDED: bool = false;
 
     fn operand<'a>(values: &'a Buffer<f32>, _: &'a Buffer<Self>) -> &'a Buffer<Self> {
         values
@@ -93,7 +92,6 @@ impl Element for bf16 {
     const SUFFIX: &'static str = "_bfloat16";
     const TILE: usize = 64;
     const WIDTH_STEP: usize = 8;
-    const ROUNDED: bool = true;
 
     fn operand<'a>(_: &'a Buffer<f32>, rounded: &'a Buffer<Self>) -> &'a Buffer<Self> {
         rounded

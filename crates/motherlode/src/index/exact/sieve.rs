@@ -99,23 +99,22 @@ impl Group<'_> {
             let first = pairs.partition_point(|[other, _]| (*other as usize) < query);
             &pairs[first..first + pairs[first..].partition_point(|[other, _]| *other as usize == query)]
         };
-        bests.par_iter_mut().enumerate().try_for_each(|(query, best)| {
-            let (mut scores, mut rows) = (vec![0.0; 2 * BLOCK], Vec::new());
+        let widest = passages.iter().map(|passages| passages.dimension).max().unwrap_or(0);
+        let memory = || (vec![0.0; 2 * BLOCK], vec![0.0; BLOCK * widest]);
+        bests.par_iter_mut().enumerate().try_for_each_init(memory, |(scores, rows), (query, best)| {
+            // The product takes whole blocks, and two queries at least: whatever stands in the others' places.
+            let first = query.min(self.padded - 2);
             for pairs in of_query(query).chunks(BLOCK) {
                 for (number, (part, passages)) in self.parts.iter().zip(passages).enumerate() {
                     let dimension = passages.dimension;
-                    // The product takes whole blocks, and two queries at least.
-                    let mut queries = part.queries[query * dimension..(query + 1) * dimension].to_vec();
-                    queries.resize(2 * dimension, 0.0);
-                    rows.clear();
-                    for [_, passage] in pairs {
-                        let place = *passage as usize * dimension;
-                        rows.extend_from_slice(&passages.values[place..place + dimension]);
+                    let rows = &mut rows[..BLOCK * dimension];
+                    for ([_, passage], row) in pairs.iter().zip(rows.chunks_mut(dimension)) {
+                        row.copy_from_slice(&passages.values[*passage as usize * dimension..][..dimension]);
                     }
-                    rows.resize(BLOCK * dimension, 0.0);
-                    dot_products(&mut scores, &queries, &rows, dimension, number > 0);
+                    let queries = &part.queries[first * dimension..(first + 2) * dimension];
+                    dot_products(scores, queries, rows, dimension, number > 0);
                 }
-                for ([_, passage], score) in pairs.iter().zip(&scores) {
+                for ([_, passage], score) in pairs.iter().zip(&scores[(query - first) * BLOCK..]) {
                     take(best, PassageIndex(start as u32 + passage), *score, id_ranks)?;
                 }
             }
