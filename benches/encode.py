@@ -21,6 +21,7 @@ import side
 import texts
 
 LENGTH = 256
+OURS = ("ours f32", "ours bf16x3", "ours bf16")
 PEERS = {
     "defaults": "sentence-transformers defaults",
     "sorted": "sentence-transformers sorted",
@@ -113,13 +114,13 @@ def peer(kind, shape):
 
 def check(tokens, passages):
     read = lambda name: np.fromfile(FOLDER / f"{name}.f32", dtype=np.float32).reshape(passages, -1)
-    ours = read("ours")
-    for kind in ("ours bf16", *PEERS):
-        assert tokens[kind] == tokens["ours"], f"ours reads {tokens['ours']} tokens, {kind} {tokens[kind]}"
+    ours = read(OURS[0])
+    for kind in (*OURS[1:], *PEERS):
+        assert tokens[kind] == tokens[OURS[0]], f"{OURS[0]} reads {tokens[OURS[0]]} tokens, {kind} {tokens[kind]}"
         theirs = read(kind)
         cosine = ((ours * theirs).sum(1) / np.linalg.norm(ours, axis=1) / np.linalg.norm(theirs, axis=1)).min()
-        assert cosine > (0.99 if kind.endswith("bf16") else 0.9999), f"{kind}: lowest cosine with ours {cosine}"
-        print(f"vectors: lowest cosine between ours and {kind} {cosine:.6f}")
+        assert cosine > (0.99 if kind.endswith("bf16") else 0.9999), f"{kind}: lowest cosine with {OURS[0]} {cosine}"
+        print(f"vectors: lowest cosine between {OURS[0]} and {kind} {cosine:.6f}")
 
 
 def main():
@@ -143,20 +144,21 @@ def main():
     model = models.folder(shape)
     models.onnx(shape)
     command = lambda name: [*side.ours("encode"), model, FOLDER / "texts.json", LENGTH, FOLDER / f"{name}.f32"]
-    commands = {"ours": [*command("ours"), "f32"], "ours bf16": [*command("ours bf16"), "bf16"]}
+    commands = {name: [*command(name), name.removeprefix("ours ")] for name in OURS}
     commands |= {kind: side.theirs(__file__, kind, "--shape", shape) for kind in PEERS}
     starts = [functools.partial(side.Side, *each, options.threads) for each in commands.items()]
     sides = side.measure(starts, options.repeats, together=shape != "large")
     tokens = {one.name: one.ready["tokens"] for one in sides}
-    batches = ", ".join(f"{one.name} {one.ready['batches']}" for one in sides[2:])
-    print(f"{len(passages)} passages of {data.name}, {tokens['ours']} tokens; batch sizes: {batches}", flush=True)
+    batches = ", ".join(f"{one.name} {one.ready['batches']}" for one in sides[len(OURS):])
+    print(f"{len(passages)} passages of {data.name}, {tokens[OURS[0]]} tokens; batch sizes: {batches}", flush=True)
     check(tokens, len(passages))
-    rates = {one.name: tokens["ours"] / one.median() for one in sides}
+    rates = {one.name: tokens[OURS[0]] / one.median() for one in sides}
     share = {"limit_share": side.limit_share(sides[0])}
     bench = "encode" if shape == "small" else f"encode {shape}"
     for kind, name in PEERS.items():
         if kind != "bf16":
-            side.line(bench, name, rates["ours"], rates[kind], "tokens/s", options.threads, **share)
+            side.line(f"{bench} f32", name, rates["ours f32"], rates[kind], "tokens/s", options.threads, **share)
+            side.line(f"{bench} bf16x3", name, rates["ours bf16x3"], rates[kind], "tokens/s", options.threads)
         side.line(f"{bench} bf16", name, rates["ours bf16"], rates[kind], "tokens/s", options.threads)
 
 

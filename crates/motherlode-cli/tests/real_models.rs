@@ -67,7 +67,7 @@ fn a_language_model_scores_as_transformers_and_llama_cpp_do() {
     let golden = std::fs::read_to_string(root().join("tests/golden/language_model.json")).unwrap();
     let cases: Vec<Chat> = serde_json::from_str(&golden).unwrap();
     let file = Arc::new(Gguf::open(&path).unwrap());
-    for (precision, tolerance) in [(Precision::F32, 1e-3), (Precision::Bf16, 0.1)] {
+    for (precision, tolerance) in [(Precision::F32, 1e-3), (Precision::Bf16x3, 2e-3), (Precision::Bf16, 0.1)] {
         let model = CpuEngine.language_model(file.clone(), precision).unwrap();
         let scores = first_scores(&*model, &cases);
         let differences = cases.iter().zip(&scores).flat_map(|(case, scores)| {

@@ -1,6 +1,6 @@
 //! Our side of `benches/run encode`: from texts to vectors.
 //!
-//! Arguments: the model's folder, a JSON list of texts, the most tokens of a text, a file for the vectors, `f32` or `bf16`,
+//! Arguments: the model's folder, a JSON list of texts, the most tokens of a text, a file for the vectors, `f32`, `bf16x3` or `bf16`,
 //! and, where it is not the CPU, the device.
 
 mod limit;
@@ -47,5 +47,6 @@ fn main() -> Result<()> {
 }
 
 fn parse(precision: &str) -> Result<Precision> {
-    serde_json::from_value(json!(precision)).map_err(|_| Error::config(format!("`{precision}`: expected f32 or bf16")))
+    serde_json::from_value(json!(precision))
+        .map_err(|_| Error::config(format!("`{precision}`: expected f32, bf16x3 or bf16")))
 }

@@ -1,7 +1,7 @@
 //! Our side of `benches/run train-step`: forward, contrastive loss, backward, optimiser step.
 //!
 //! Arguments: the model's folder, a JSON list of steps (`queries`, and `columns` of passages: the positives, then each
-//! query's first negative, and so on; all as token ids), the temperature, the rate, `f32` or `bf16`, and, where it is not
+//! query's first negative, and so on; all as token ids), the temperature, the rate, `f32`, `bf16x3` or `bf16`, and, where it is not
 //! the CPU, the device.
 
 mod limit;
@@ -99,5 +99,6 @@ fn train(model: &mut dyn Trainable, step: &Step, options: &LossOptions, rate: f3
 }
 
 fn parse(precision: &str) -> Result<Precision> {
-    serde_json::from_value(json!(precision)).map_err(|_| Error::config(format!("`{precision}`: expected f32 or bf16")))
+    serde_json::from_value(json!(precision))
+        .map_err(|_| Error::config(format!("`{precision}`: expected f32, bf16x3 or bf16")))
 }

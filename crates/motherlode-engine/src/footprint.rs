@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use motherlode::engine::{Footprint, LoadOptions, Precision, Recomputation};
+use motherlode::engine::{Footprint, LoadOptions, Recomputation};
 use motherlode::memory::{self, readable};
 use motherlode::{Error, Result};
 
@@ -72,10 +72,7 @@ impl Planner {
         Ok(Self {
             parameters: Layout::new(shape).parameters(),
             adapters: adapters.map(sizes),
-            unit: match options.precision {
-                Precision::F32 => Unit::single(),
-                Precision::Bf16 => Unit::bfloat16(),
-            },
+            unit: Unit::of(options.precision),
             limit: options.memory.unwrap_or(free),
             limited_by: if options.memory.is_some() { "`memory` allows" } else { "9/10 of what is free are" },
             shape: shape.clone(),

@@ -80,10 +80,7 @@ impl Decoder {
     /// size than the settings say.
     pub(crate) fn open(file: Arc<Gguf>, precision: Precision) -> Result<Self> {
         let reader = Reader::new(&file)?;
-        let unit = match precision {
-            Precision::F32 => Unit::single(),
-            Precision::Bf16 => Unit::bfloat16(),
-        };
+        let unit = Unit::of(precision);
         let shape = reader.shape.clone();
         let words = reader.tensor(OUTSIDE[0], shape.vocabulary, shape.hidden)?;
         let final_norm = reader.vector(OUTSIDE[1], shape.hidden)?;

@@ -111,10 +111,7 @@ impl Network {
         let (shape, head, workers) = (folder.shape.clone(), folder.head, Workers::default());
         let panels = shape.layers.iter().map(|_| Linears::default()).collect();
         let rotaries = shape.thetas.par_iter().map(|theta| Rotary::new(*theta, shape.width, shape.longest)).collect();
-        let unit = match precision {
-            Precision::F32 => Unit::single(),
-            Precision::Bf16 => Unit::bfloat16(),
-        };
+        let unit = Unit::of(precision);
         let mut network = Self { shape, head, layout, weights, adapters: None, rotaries, unit, panels, workers };
         network.pack();
         Ok(network)

@@ -22,7 +22,7 @@ fn sequence(seed: u32, length: usize) -> Vec<u32> {
 #[test]
 fn the_vector_of_a_sequence_does_not_depend_on_its_batch() {
     let sequences: Vec<Vec<u32>> = (0..60).map(|seed| sequence(seed, 1 + (seed as usize * 7) % 64)).collect();
-    for encoder in [tiny(), tiny_in(Precision::Bf16)] {
+    for encoder in [tiny(), tiny_in(Precision::Bf16x3), tiny_in(Precision::Bf16)] {
         let together = encoder.encode(&sequences.iter().collect()).unwrap();
         for (index, sequence) in sequences.iter().enumerate() {
             let alone = encoder.encode(&[sequence].into_iter().collect()).unwrap();

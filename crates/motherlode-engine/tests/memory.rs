@@ -93,6 +93,7 @@ fn footprints_are_what_is_allocated() {
     let lora = Some(LoraConfig::default());
     let cases = [
         ("bert", bert(), LoadOptions::default()),
+        ("bert in bf16x3", bert(), LoadOptions { precision: Precision::Bf16x3, ..Default::default() }),
         ("bert in bfloat16", bert(), LoadOptions { precision: Precision::Bf16, ..Default::default() }),
         ("bert with adapters", bert(), LoadOptions { lora: lora.clone(), ..Default::default() }),
         ("qwen3", qwen3(), LoadOptions::default()),

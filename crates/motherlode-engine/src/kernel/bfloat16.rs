@@ -1,4 +1,4 @@
-//! Matrix products of operands rounded to bfloat16, with sums in f32.
+//! Matrix products of operands rounded to bfloat16, or taken as sums of two such values, with sums in f32.
 
 #[cfg(target_arch = "x86_64")]
 pub(super) use packed::{Packing, Product, pack_right, tiles_over};
@@ -41,7 +41,7 @@ mod packed {
     /// Inner indices taken together: long, since every part reads and writes the result once more, yet so that two columns of
     /// tiles leave the second-level cache room for the packed rows.
     const DEPTH: usize = 48 * SPAN;
-    /// Rows of `left` packed together.
+    /// Rows of `left` packed together, or half as many where two tiles hold the same values.
     const BLOCK: usize = 8 * SQUARE;
 
     /// Working memory.
@@ -53,8 +53,9 @@ mod packed {
 
     impl Packing {
         /// Bytes that a product with `rows` rows on the left takes at most.
-        pub(in crate::kernel) fn bytes(rows: usize) -> usize {
-            tiles_over(DEPTH) * rows.min(BLOCK).div_ceil(SIDE) * size_of::<Tile>() + size_of::<Sums>()
+        pub(in crate::kernel) fn bytes(rows: usize, unit: Bfloat16Unit) -> usize {
+            let tiles = tiles_over(DEPTH, unit) * rows.min(BLOCK / unit.parts()).div_ceil(SIDE);
+            tiles * size_of::<Tile>() + size_of::<Sums>()
         }
     }
 
@@ -65,13 +66,13 @@ mod packed {
     }
 
     /// Tiles that span `depth` inner indices.
-    pub(in crate::kernel) fn tiles_over(depth: usize) -> usize {
-        depth.div_ceil(SPAN)
+    pub(in crate::kernel) fn tiles_over(depth: usize, unit: Bfloat16Unit) -> usize {
+        depth.div_ceil(SPAN) * unit.parts()
     }
 
     /// Packs `right` into columns of tiles.
     pub(in crate::kernel) fn pack_right(target: &mut Vec<Tile>, right: View, unit: Bfloat16Unit) {
-        let count = tiles_over(right.rows);
+        let count = tiles_over(right.rows, unit);
         resize(target, count * right.columns.div_ceil(SIDE), Tile::ZERO);
         for (index, target) in target.chunks_exact_mut(count.max(1)).enumerate() {
             pack_strip(target, right.transposed(), index * SIDE, 0..right.rows, unit);
@@ -81,7 +82,7 @@ mod packed {
 
     /// Packs the given rows and inner indices of `left` into rows of tiles.
     fn pack_left(target: &mut Vec<Tile>, left: View, rows: Range<usize>, depth: Range<usize>, unit: Bfloat16Unit) {
-        let count = tiles_over(depth.len());
+        let count = tiles_over(depth.len(), unit);
         resize(target, count * rows.len().div_ceil(SIDE), Tile::ZERO);
         for (index, target) in target.chunks_exact_mut(count).enumerate() {
             pack_strip(target, left.rows(0, rows.end), rows.start + index * SIDE, depth.clone(), unit);
@@ -90,14 +91,14 @@ mod packed {
 
     /// Packs up to 16 rows of `from`, from `first` on, over the inner indices `depth`.
     fn pack_strip(target: &mut [Tile], from: View, first: usize, depth: Range<usize>, unit: Bfloat16Unit) {
-        for (target, inner) in target.iter_mut().zip(depth.clone().step_by(SPAN)) {
+        for (target, inner) in target.chunks_exact_mut(unit.parts()).zip(depth.clone().step_by(SPAN)) {
             let whole = first + SIDE <= from.rows && inner + SPAN <= depth.end;
             let source = &from.values[first * from.row_stride + inner * from.column_stride..];
             match (whole, from.column_stride) {
                 (true, 1) => unit.pack_rows(target, source, from.row_stride),
                 (true, stride) => {
                     unit.pack_pairs(target, source, stride);
-                    unit.transpose(target);
+                    target.iter_mut().for_each(|tile| unit.transpose(tile));
                 }
                 (false, _) => {
                     let mut values = [0.0; SIDE * SPAN];
@@ -127,9 +128,9 @@ mod packed {
 
         #[inline(always)]
         fn with_simd<S: Simd>(mut self, simd: S) {
-            let session = self.unit.begin();
-            for first in (0..self.left.rows).step_by(BLOCK) {
-                let rows = first..self.left.rows.min(first + BLOCK);
+            let (session, block) = (self.unit.begin(), BLOCK / self.unit.parts());
+            for first in (0..self.left.rows).step_by(block) {
+                let rows = first..self.left.rows.min(first + block);
                 for depth in (0..self.left.columns).step_by(DEPTH) {
                     let depth = depth..self.left.columns.min(depth + DEPTH);
                     pack_left(&mut self.packing.left, self.left, rows.clone(), depth.clone(), self.unit);
@@ -144,11 +145,11 @@ mod packed {
         #[inline(always)]
         fn block<S: Simd>(&mut self, simd: S, session: &Session, rows: Range<usize>, depth: Range<usize>) {
             let start = if depth.start == 0 { self.start } else { Start::Current };
-            let (count, last) = (tiles_over(depth.len()), depth.end == self.left.columns);
+            let (count, last) = (tiles_over(depth.len(), self.unit), depth.end == self.left.columns);
             let Packing { left, sums } = &mut *self.packing;
             for column in (0..self.right.columns).step_by(SQUARE) {
                 let columns = column..self.right.columns.min(column + SQUARE);
-                let right = [column, column + SIDE].map(|column| self.right.tiles(column, depth.clone()));
+                let right = [column, column + SIDE].map(|column| self.right.tiles(column, depth.clone(), self.unit));
                 for (left, first) in left.chunks(2 * count).zip(rows.clone().step_by(SQUARE)) {
                     let (upper, lower) = left.split_at(count);
                     session.multiply([upper, lower], right, sums);

@@ -104,7 +104,7 @@ impl Packing {
         match unit {
             Unit::Single(_) | Unit::Rounded(_) => size_of::<f32>() * (rows.min(BLOCK) + MANY_ROWS) * STRIDE,
             #[cfg(target_arch = "x86_64")]
-            Unit::Bfloat16(_) => bfloat16::Packing::bytes(rows),
+            Unit::Bfloat16(unit) => bfloat16::Packing::bytes(rows, unit),
         }
     }
 }
@@ -369,6 +369,8 @@ impl Start<'_> {
 mod tests {
     use super::*;
     use crate::kernel::testing::{assert_close, noise};
+    #[cfg(target_arch = "x86_64")]
+    use crate::kernel::tiles::Bfloat16Unit;
 
     /// Everything that this processor can multiply with, from what any processor has upwards.
     fn units() -> Vec<Unit> {
@@ -378,7 +380,8 @@ mod tests {
         {
             let avx2 = pulp::x86::V3::try_new().map(Arch::V3);
             units.extend(avx2.into_iter().flat_map(|arch| [Unit::Single(arch), Unit::Rounded(arch)]));
-            units.extend(crate::kernel::tiles::Bfloat16Unit::without_tiles().map(Unit::Bfloat16));
+            let bfloat16 = [Bfloat16Unit::detect(), Bfloat16Unit::without_tiles()].into_iter().flatten();
+            units.extend(bfloat16.flat_map(|unit| [unit, unit.of_sums()]).map(Unit::Bfloat16));
         }
         units
     }
@@ -386,13 +389,23 @@ mod tests {
     /// The product by its definition, in double precision, of operands as `unit` sees them; `right` and the result are
     /// row-major.
     fn plain(unit: Unit, start: &[f32], left: View, right: &[f32], columns: usize) -> Vec<f32> {
+        let near = |value: f32| half::bf16::from_f32(value).to_f32();
+        // The value, and the part of it whose products with such parts are left out.
         let seen = |value: f32| match unit {
-            Unit::Single(_) => f64::from(value),
-            _ => half::bf16::from_f32(value).to_f64(),
+            Unit::Single(_) => [f64::from(value), 0.0],
+            #[cfg(target_arch = "x86_64")]
+            Unit::Bfloat16(unit) if unit.parts() == 2 => {
+                let rest = f64::from(near(value - near(value)));
+                [f64::from(near(value)) + rest, rest]
+            }
+            _ => [f64::from(near(value)), 0.0],
         };
         let element = |index: usize| {
             let (row, column) = (index / columns, index % columns);
-            let term = |inner| seen(left.at(row, inner)) * seen(right[inner * columns + column]);
+            let term = |inner| {
+                let [left, right] = [seen(left.at(row, inner)), seen(right[inner * columns + column])];
+                left[0] * right[0] - left[1] * right[1]
+            };
             (f64::from(start[index]) + (0..left.columns).map(term).sum::<f64>()) as f32
         };
         (0..left.rows * columns).map(element).collect()

@@ -2,6 +2,7 @@
 
 use std::ops::{Deref, DerefMut, Range};
 
+use motherlode::engine::Precision;
 use pulp::{Arch, Simd, WithSimd};
 
 use super::bfloat16;
@@ -71,7 +72,7 @@ pub enum Unit {
     Single(Arch),
     /// Operands rounded to bfloat16 and multiplied in f32: what [`Self::Bfloat16`] computes, on any processor.
     Rounded(Arch),
-    /// Operands in bfloat16, sums in f32.
+    /// Operands in bfloat16, or as sums of two such values, sums in f32.
     #[cfg(target_arch = "x86_64")]
     Bfloat16(Bfloat16Unit),
 }
@@ -95,6 +96,25 @@ impl Unit {
             return Self::Bfloat16(unit);
         }
         Self::Rounded(Arch::new())
+    }
+
+    /// With operands as sums of two bfloat16 values where three products of those take less time than one in f32, which
+    /// needs AMX; else in f32.
+    pub fn bfloat16_sums() -> Self {
+        #[cfg(target_arch = "x86_64")]
+        if let Some(unit) = Bfloat16Unit::detect().filter(|unit| unit.has_tiles()) {
+            return Self::Bfloat16(unit.of_sums());
+        }
+        Self::single()
+    }
+
+    /// The fastest that computes in `precision`.
+    pub(crate) fn of(precision: Precision) -> Self {
+        match precision {
+            Precision::F32 => Self::single(),
+            Precision::Bf16x3 => Self::bfloat16_sums(),
+            Precision::Bf16 => Self::bfloat16(),
+        }
     }
 }
 
@@ -156,7 +176,9 @@ impl Panels {
                 Aligned::LINE + size_of::<f32>() * depth * columns.next_multiple_of(panel_width(arch))
             }
             #[cfg(target_arch = "x86_64")]
-            Unit::Bfloat16(_) => bfloat16::tiles_over(depth) * columns.div_ceil(super::tiles::SIDE) * size_of::<Tile>(),
+            Unit::Bfloat16(unit) => {
+                bfloat16::tiles_over(depth, unit) * columns.div_ceil(super::tiles::SIDE) * size_of::<Tile>()
+            }
         }
     }
 
@@ -178,11 +200,11 @@ impl Panels {
 
     /// The column of tiles that starts at `column`, over `depth`; that before the last where there is none.
     #[cfg(target_arch = "x86_64")]
-    pub(super) fn tiles(&self, column: usize, depth: Range<usize>) -> &[Tile] {
-        let count = bfloat16::tiles_over(self.depth);
+    pub(super) fn tiles(&self, column: usize, depth: Range<usize>, unit: Bfloat16Unit) -> &[Tile] {
+        let count = bfloat16::tiles_over(self.depth, unit);
         let last = self.tiles.len() / count - 1;
-        let start = (column / super::tiles::SIDE).min(last) * count;
-        &self.tiles[start + depth.start / super::tiles::SPAN..start + bfloat16::tiles_over(depth.end)]
+        let column = &self.tiles[(column / super::tiles::SIDE).min(last) * count..];
+        &column[bfloat16::tiles_over(depth.start, unit)..bfloat16::tiles_over(depth.end, unit)]
     }
 }
 

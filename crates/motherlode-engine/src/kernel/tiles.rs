@@ -4,6 +4,10 @@
 //! row of the left operand, or a row for each pair of rows of the right one. AMX multiplies two of them in one
 //! instruction; AVX512-BF16 reads the same tiles row by row. Values are rounded to nearest, ties to even; numbers below
 //! the least normal one count as zero. Source: Intel, "Architecture instruction set extensions", chapter 3 (2023).
+//!
+//! Two tiles in place of one hold each value as a sum: what it is rounded to, and what the rounding took away. Of the four
+//! products of two such sums three are added, and the least is left out. Source: Henry, Tang and Heinecke, "Leveraging the
+//! bfloat16 artificial intelligence datatype for higher-precision computations" (2019).
 #![expect(
     unsafe_code,
     reason = "vector and tile instructions; a `Bfloat16Unit` exists only where the processor has them"
@@ -11,10 +15,11 @@
 
 use std::arch::asm;
 use std::arch::x86_64::{
-    __cpuid_count, __m512bh, __m512i, _MM_HINT_T1, _mm_prefetch, _mm512_castps_si512, _mm512_castsi512_ps,
-    _mm512_cvtne2ps_pbh, _mm512_dpbf16_ps, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_permutexvar_epi16,
-    _mm512_set1_epi32, _mm512_setzero_ps, _mm512_setzero_si512, _mm512_shuffle_f32x4, _mm512_storeu_ps,
-    _mm512_storeu_si512, _mm512_unpackhi_epi32, _mm512_unpackhi_epi64, _mm512_unpacklo_epi32, _mm512_unpacklo_epi64,
+    __cpuid_count, __m512, __m512bh, __m512i, _MM_HINT_T1, _mm_prefetch, _mm512_castps_si512, _mm512_castsi512_ps,
+    _mm512_castsi512_si256, _mm512_cvtepu16_epi32, _mm512_cvtne2ps_pbh, _mm512_dpbf16_ps, _mm512_extracti64x4_epi64,
+    _mm512_loadu_ps, _mm512_loadu_si512, _mm512_permutexvar_epi16, _mm512_set1_epi32, _mm512_setzero_ps,
+    _mm512_setzero_si512, _mm512_shuffle_f32x4, _mm512_slli_epi32, _mm512_storeu_ps, _mm512_storeu_si512,
+    _mm512_sub_ps, _mm512_unpackhi_epi32, _mm512_unpackhi_epi64, _mm512_unpacklo_epi32, _mm512_unpacklo_epi64,
 };
 use std::marker::PhantomData;
 use std::mem::transmute;
@@ -24,6 +29,8 @@ use std::sync::OnceLock;
 pub(crate) const SIDE: usize = 16;
 /// Inner indices that a tile spans.
 pub(crate) const SPAN: usize = 2 * SIDE;
+/// Of tiles in pairs, which one of the left operand meets which one of the right: the least products come first.
+const MEETINGS: [(usize, usize); 3] = [(0, 1), (0, 0), (1, 0)];
 /// Rows and columns of the sums that are computed at a time.
 pub(crate) const SQUARE: usize = 2 * SIDE;
 
@@ -41,6 +48,8 @@ pub(crate) struct Sums(pub(crate) [[f32; SQUARE]; SQUARE]);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bfloat16Unit {
     tiles: bool,
+    /// Tiles that hold the same values, one after the other.
+    parts: usize,
 }
 
 /// A stretch of products on one thread, which needs its tile registers set up.
@@ -64,7 +73,7 @@ impl Bfloat16Unit {
     /// AMX where the processor has it and the system lets this process use it, else AVX512-BF16, else nothing.
     pub fn detect() -> Option<Self> {
         static FOUND: OnceLock<Option<Bfloat16Unit>> = OnceLock::new();
-        *FOUND.get_or_init(|| Self::without_tiles().map(|_| Self { tiles: tiles_usable() }))
+        *FOUND.get_or_init(|| Self::without_tiles().map(|_| Self { tiles: tiles_usable(), parts: 1 }))
     }
 
     /// AVX512-BF16 alone, or nothing.
@@ -72,21 +81,38 @@ impl Bfloat16Unit {
         let vectors = is_x86_feature_detected!("avx512f")
             && is_x86_feature_detected!("avx512bw")
             && is_x86_feature_detected!("avx512bf16");
-        vectors.then_some(Self { tiles: false })
+        vectors.then_some(Self { tiles: false, parts: 1 })
     }
 
-    /// Rounds 16 rows of 32 values, `stride` apart, into the rows of `tile`.
-    pub(crate) fn pack_rows(self, tile: &mut Tile, source: &[f32], stride: usize) {
+    /// The same, for values that are sums of two bfloat16.
+    #[must_use]
+    pub fn of_sums(self) -> Self {
+        Self { parts: 2, ..self }
+    }
+
+    /// Whether it is AMX.
+    pub fn has_tiles(self) -> bool {
+        self.tiles
+    }
+
+    /// Tiles that hold the same values, one after the other: 1, or 2 for sums of two.
+    pub(crate) fn parts(self) -> usize {
+        self.parts
+    }
+
+    /// Rounds 16 rows of 32 values, `stride` apart, into the rows of the first tile; the second, if any, takes the rest.
+    pub(crate) fn pack_rows(self, tiles: &mut [Tile], source: &[f32], stride: usize) {
         assert!(source.len() >= (SIDE - 1) * stride + SPAN, "values beyond the source");
         // SAFETY: the unit proves the instructions; row r reads 32 values from r · stride on, inside `source`.
-        unsafe { pack_rows(tile, source, stride) }
+        unsafe { pack_rows(tiles, source, stride) }
     }
 
-    /// Rounds 32 rows of 16 values, `stride` apart, and pairs rows 2 p and 2 p + 1 in row p of `tile`.
-    pub(crate) fn pack_pairs(self, tile: &mut Tile, source: &[f32], stride: usize) {
+    /// Rounds 32 rows of 16 values, `stride` apart, and pairs rows 2 p and 2 p + 1 in row p of the first tile; the
+    /// second, if any, takes the rest.
+    pub(crate) fn pack_pairs(self, tiles: &mut [Tile], source: &[f32], stride: usize) {
         assert!(source.len() >= (SPAN - 1) * stride + SIDE, "values beyond the source");
         // SAFETY: the unit proves the instructions; row r reads 16 values from r · stride on, inside `source`.
-        unsafe { pack_pairs(tile, source, stride) }
+        unsafe { pack_pairs(tiles, source, stride) }
     }
 
     /// Exchanges rows and columns of pairs.
@@ -108,21 +134,27 @@ impl Session {
     /// Sets `sums` to left · right. `left` is one or two rows of tiles along the inner index, of 16 rows each; `right`
     /// two columns of tiles; all of equal length. With one row of tiles only the first 16 rows of `sums` are set.
     pub(crate) fn multiply(&self, left: [&[Tile]; 2], right: [&[Tile]; 2], sums: &mut Sums) {
-        let count = left[0].len();
-        assert!(count > 0, "there are no products to add");
-        assert!(right.iter().all(|right| right.len() == count), "inner dimensions differ");
-        assert!(left[1].len() == count || left[1].is_empty(), "inner dimensions differ");
-        match (self.unit.tiles, left[1].is_empty()) {
-            // SAFETY: `begin` set up the tile registers of this thread, which is not `Send`; `count` tiles are read from
-            // each pointer, and the sums are written within `sums`.
-            (true, false) => unsafe { tile_square(left, right, count, sums) },
+        let parts = self.unit.parts;
+        let count = left[0].len() / parts;
+        assert!(count > 0 && left[0].len() == count * parts, "there are no products to add");
+        assert!(right.iter().all(|right| right.len() == left[0].len()), "inner dimensions differ");
+        assert!(left[1].len() == left[0].len() || left[1].is_empty(), "inner dimensions differ");
+        match (self.unit.tiles, left[1].is_empty(), parts) {
+            // SAFETY: `begin` set up the tile registers of this thread, which is not `Send`; `count` tiles, or pairs, are
+            // read from each pointer, and the sums are written within `sums`.
+            (true, false, 1) => unsafe { tile_square(left, right, count, sums) },
             // SAFETY: as above.
-            (true, true) => unsafe { tile_half(left[0], right, count, sums) },
-            (false, _) => {
+            (true, true, 1) => unsafe { tile_half(left[0], right, count, sums) },
+            // SAFETY: as above.
+            (true, false, _) => unsafe { paired_square(left, right, count, sums) },
+            // SAFETY: as above.
+            (true, true, _) => unsafe { paired_half(left[0], right, count, sums) },
+            (false, ..) => {
                 for (row, left) in left.into_iter().filter(|left| !left.is_empty()).enumerate() {
                     for half in [0, SIDE / 2] {
+                        let sums = &mut sums.0[row * SIDE + half..][..SIDE / 2];
                         // SAFETY: the unit proves the instructions.
-                        unsafe { vector_rows(left, half, right, &mut sums.0[row * SIDE + half..][..SIDE / 2]) };
+                        unsafe { vector_rows(left, half, right, parts, sums) };
                     }
                 }
             }
@@ -247,17 +279,97 @@ unsafe fn tile_half(left: &[Tile], right: [&[Tile]; 2], count: usize, sums: &mut
     }
 }
 
+/// As [`tile_square`] for pairs of tiles, in the order of [`MEETINGS`].
+///
+/// # Safety
+/// As there, with `count` pairs.
+unsafe fn paired_square(left: [&[Tile]; 2], right: [&[Tile]; 2], count: usize, sums: &mut Sums) {
+    // SAFETY: see above.
+    unsafe {
+        asm!(
+            "tilezero tmm0", "tilezero tmm1", "tilezero tmm2", "tilezero tmm3",
+            "2:",
+            "tileloadd tmm4, [{left0} + {row}]", "tileloadd tmm6, [{right0} + {row} + 1024]",
+            "tdpbf16ps tmm0, tmm4, tmm6",
+            "tileloadd tmm7, [{right1} + {row} + 1024]",
+            "tdpbf16ps tmm1, tmm4, tmm7",
+            "tileloadd tmm5, [{left1} + {row}]",
+            "tdpbf16ps tmm2, tmm5, tmm6",
+            "tdpbf16ps tmm3, tmm5, tmm7",
+            "tileloadd tmm6, [{right0} + {row}]",
+            "tdpbf16ps tmm0, tmm4, tmm6",
+            "tileloadd tmm7, [{right1} + {row}]",
+            "tdpbf16ps tmm1, tmm4, tmm7",
+            "tdpbf16ps tmm2, tmm5, tmm6",
+            "tdpbf16ps tmm3, tmm5, tmm7",
+            "tileloadd tmm4, [{left0} + {row} + 1024]",
+            "tdpbf16ps tmm0, tmm4, tmm6",
+            "tdpbf16ps tmm1, tmm4, tmm7",
+            "tileloadd tmm5, [{left1} + {row} + 1024]",
+            "tdpbf16ps tmm2, tmm5, tmm6",
+            "tdpbf16ps tmm3, tmm5, tmm7",
+            "add {left0}, 2048", "add {left1}, 2048", "add {right0}, 2048", "add {right1}, 2048",
+            "dec {count}", "jnz 2b",
+            "shl {row}, 1",
+            "tilestored [{sums} + {row}], tmm0", "tilestored [{sums} + {row} + 64], tmm1",
+            "tilestored [{sums} + {row} + 2048], tmm2", "tilestored [{sums} + {row} + 2112], tmm3",
+            left0 = inout(reg) left[0].as_ptr() => _, left1 = inout(reg) left[1].as_ptr() => _,
+            right0 = inout(reg) right[0].as_ptr() => _, right1 = inout(reg) right[1].as_ptr() => _,
+            count = inout(reg) count => _, row = inout(reg) 64_usize => _, sums = in(reg) sums.0.as_mut_ptr(),
+            options(nostack),
+        );
+    }
+}
+
+/// As [`paired_square`] for 16 × 32 sums.
+///
+/// # Safety
+/// As there.
+unsafe fn paired_half(left: &[Tile], right: [&[Tile]; 2], count: usize, sums: &mut Sums) {
+    // SAFETY: see above.
+    unsafe {
+        asm!(
+            "tilezero tmm0", "tilezero tmm1",
+            "2:",
+            "tileloadd tmm4, [{left} + {row}]", "tileloadd tmm6, [{right0} + {row} + 1024]",
+            "tdpbf16ps tmm0, tmm4, tmm6",
+            "tileloadd tmm7, [{right1} + {row} + 1024]",
+            "tdpbf16ps tmm1, tmm4, tmm7",
+            "tileloadd tmm6, [{right0} + {row}]",
+            "tdpbf16ps tmm0, tmm4, tmm6",
+            "tileloadd tmm7, [{right1} + {row}]",
+            "tdpbf16ps tmm1, tmm4, tmm7",
+            "tileloadd tmm5, [{left} + {row} + 1024]",
+            "tdpbf16ps tmm0, tmm5, tmm6",
+            "tdpbf16ps tmm1, tmm5, tmm7",
+            "add {left}, 2048", "add {right0}, 2048", "add {right1}, 2048",
+            "dec {count}", "jnz 2b",
+            "shl {row}, 1",
+            "tilestored [{sums} + {row}], tmm0", "tilestored [{sums} + {row} + 64], tmm1",
+            left = inout(reg) left.as_ptr() => _,
+            right0 = inout(reg) right[0].as_ptr() => _, right1 = inout(reg) right[1].as_ptr() => _,
+            count = inout(reg) count => _, row = inout(reg) 64_usize => _, sums = in(reg) sums.0.as_mut_ptr(),
+            options(nostack),
+        );
+    }
+}
+
 /// 8 × 32 sums of the rows of `left` from `first` on, in sixteen vector registers.
 #[target_feature(enable = "avx512f,avx512bf16")]
-fn vector_rows(left: &[Tile], first: usize, right: [&[Tile]; 2], out: &mut [[f32; SQUARE]]) {
+fn vector_rows(left: &[Tile], first: usize, right: [&[Tile]; 2], parts: usize, out: &mut [[f32; SQUARE]]) {
     let mut sums = [[_mm512_setzero_ps(); 2]; SIDE / 2];
-    for (left, (right0, right1)) in left.iter().zip(right[0].iter().zip(right[1])) {
-        for pair in 0..SIDE {
-            let columns = [load(&right0.0[pair]), load(&right1.0[pair])];
-            for (sums, left) in sums.iter_mut().zip(&left.0[first..]) {
-                let factor = halves(_mm512_set1_epi32(left[pair].cast_signed()));
-                sums[0] = _mm512_dpbf16_ps(sums[0], factor, halves(columns[0]));
-                sums[1] = _mm512_dpbf16_ps(sums[1], factor, halves(columns[1]));
+    let meetings: &[_] = if parts == 1 { &[(0, 0)] } else { &MEETINGS };
+    for place in (0..left.len()).step_by(parts) {
+        for (at_left, at_right) in meetings {
+            let (left, at_right) = (&left[place + at_left], place + at_right);
+            let right = [&right[0][at_right], &right[1][at_right]];
+            for pair in 0..SIDE {
+                let columns = [load(&right[0].0[pair]), load(&right[1].0[pair])];
+                for (sums, left) in sums.iter_mut().zip(&left.0[first..]) {
+                    let factor = halves(_mm512_set1_epi32(left[pair].cast_signed()));
+                    sums[0] = _mm512_dpbf16_ps(sums[0], factor, halves(columns[0]));
+                    sums[1] = _mm512_dpbf16_ps(sums[1], factor, halves(columns[1]));
+                }
             }
         }
     }
@@ -283,28 +395,35 @@ fn halves(bits: __m512i) -> __m512bh {
     unsafe { transmute::<__m512i, __m512bh>(bits) }
 }
 
-/// The 32 values that stand at `source` and at `next`, rounded.
+/// The 32 values that stand at `source` and at `next`, rounded, and, in the same places, the rest of them, rounded.
 ///
 /// # Safety
 /// 16 values can be read from each.
 #[target_feature(enable = "avx512f,avx512bf16")]
-unsafe fn rounded(source: *const f32, next: *const f32) -> __m512i {
-    // SAFETY: as promised; the bits of the result are moved as they are.
+unsafe fn rounded(source: *const f32, next: *const f32) -> [__m512i; 2] {
+    // SAFETY: as promised; the bits of the results are moved as they are.
     unsafe {
-        let pairs = _mm512_cvtne2ps_pbh(_mm512_loadu_ps(next), _mm512_loadu_ps(source));
-        transmute::<__m512bh, __m512i>(pairs)
+        let values = [_mm512_loadu_ps(source), _mm512_loadu_ps(next)];
+        let round = |[low, high]: [__m512; 2]| transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low));
+        let near = round(values);
+        let [low, high] = [_mm512_castsi512_si256(near), _mm512_extracti64x4_epi64::<1>(near)];
+        let [low, high] =
+            [low, high].map(|half| _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(half))));
+        [near, round([_mm512_sub_ps(values[0], low), _mm512_sub_ps(values[1], high)])]
     }
 }
 
 /// # Safety
 /// `source` has 16 rows of 32 values, `stride` apart.
 #[target_feature(enable = "avx512f,avx512bf16")]
-unsafe fn pack_rows(tile: &mut Tile, source: &[f32], stride: usize) {
-    for (row, target) in tile.0.iter_mut().enumerate() {
-        // SAFETY: as promised; a row of the tile has 64 bytes.
+unsafe fn pack_rows(tiles: &mut [Tile], source: &[f32], stride: usize) {
+    for row in 0..SIDE {
+        // SAFETY: as promised; a row of a tile has 64 bytes.
         unsafe {
             let source = source.as_ptr().add(row * stride);
-            _mm512_storeu_si512(target.as_mut_ptr().cast(), rounded(source, source.add(SIDE)));
+            for (tile, part) in tiles.iter_mut().zip(rounded(source, source.add(SIDE))) {
+                _mm512_storeu_si512(tile.0[row].as_mut_ptr().cast(), part);
+            }
         }
     }
 }
@@ -312,7 +431,7 @@ unsafe fn pack_rows(tile: &mut Tile, source: &[f32], stride: usize) {
 /// # Safety
 /// `source` has 32 rows of 16 values, `stride` apart.
 #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-unsafe fn pack_pairs(tile: &mut Tile, source: &[f32], stride: usize) {
+unsafe fn pack_pairs(tiles: &mut [Tile], source: &[f32], stride: usize) {
     const ORDER: [u32; SIDE] = {
         let mut order = [0; SIDE];
         let mut column = 0;
@@ -323,12 +442,14 @@ unsafe fn pack_pairs(tile: &mut Tile, source: &[f32], stride: usize) {
         order
     };
     let order = load(&ORDER);
-    for (pair, target) in tile.0.iter_mut().enumerate() {
-        // SAFETY: as promised; a row of the tile has 64 bytes.
+    for pair in 0..SIDE {
+        // SAFETY: as promised; a row of a tile has 64 bytes.
         unsafe {
             let source = source.as_ptr().add(2 * pair * stride);
-            let pairs = _mm512_permutexvar_epi16(order, rounded(source, source.add(stride)));
-            _mm512_storeu_si512(target.as_mut_ptr().cast(), pairs);
+            for (tile, part) in tiles.iter_mut().zip(rounded(source, source.add(stride))) {
+                let pairs = _mm512_permutexvar_epi16(order, part);
+                _mm512_storeu_si512(tile.0[pair].as_mut_ptr().cast(), pairs);
+            }
         }
     }
 }
@@ -397,18 +518,23 @@ mod tests {
     }
 
     #[test]
-    fn packed_rows_and_pairs_are_rounded_values_in_their_places() {
+    fn packed_rows_and_pairs_are_rounded_values_in_their_places_and_the_rest_of_them() {
         let source = noise(1, SPAN * 40);
-        for unit in units() {
-            let mut tile = Tile::ZERO;
-            unit.pack_rows(&mut tile, &source, 40);
-            let mut turned = Tile::ZERO;
-            unit.pack_pairs(&mut turned, &source, 40);
+        let rest = |value: f32| value - bf16::from_f32(value).to_f32();
+        for unit in units().flat_map(|unit| [unit, unit.of_sums()]) {
+            let (mut tiles, mut turned) = ([Tile::ZERO; 2], [Tile::ZERO; 2]);
+            unit.pack_rows(&mut tiles[..unit.parts()], &source, 40);
+            unit.pack_pairs(&mut turned[..unit.parts()], &source, 40);
             for (row, place) in (0..SIDE).flat_map(|row| (0..SIDE).map(move |place| (row, place))) {
                 let along = &source[row * 40 + 2 * place..];
-                assert_eq!(tile.0[row][place], pair(along[0], along[1]));
                 let down = &source[2 * row * 40 + place..];
-                assert_eq!(turned.0[row][place], pair(down[0], down[40]));
+                assert_eq!(tiles[0].0[row][place], pair(along[0], along[1]));
+                assert_eq!(turned[0].0[row][place], pair(down[0], down[40]));
+                let rests = [pair(rest(along[0]), rest(along[1])), pair(rest(down[0]), rest(down[40]))];
+                assert_eq!(
+                    [tiles[1].0[row][place], turned[1].0[row][place]],
+                    if unit.parts() == 2 { rests } else { [0; 2] }
+                );
             }
         }
     }
@@ -430,21 +556,23 @@ mod tests {
         let half = |tile: &Tile, row: usize, pair: usize, upper: usize| {
             bf16::from_bits((tile.0[row][pair] >> (16 * upper)) as u16).to_f32()
         };
-        for (unit, count) in units().flat_map(|unit| [1, 2, 5].map(|count| (unit, count))) {
-            let (left, right) = ([tiles(1, count), tiles(2, count)], [tiles(3, count), tiles(4, count)]);
+        let units = units().flat_map(|unit| [unit, unit.of_sums()]);
+        for (unit, count) in units.flat_map(|unit| [1, 2, 5].map(|count| (unit, count))) {
+            let [a, b, c, d] = [1, 2, 3, 4].map(|seed| tiles(seed, count * unit.parts()));
+            let meetings: &[_] = if unit.parts() == 1 { &[(0, 0)] } else { &[(0, 0), (0, 1), (1, 0)] };
             let expected = |row: usize, column: usize| -> f32 {
-                let (left, right) = (&left[row / SIDE], &right[column / SIDE]);
+                let (left, right) = ([&a, &b][row / SIDE], [&c, &d][column / SIDE]);
                 let (row, column) = (row % SIDE, column % SIDE);
-                let term = |index: usize| {
-                    let (tile, pair, upper) = (index / SPAN, index % SPAN / 2, index % 2);
-                    half(&left[tile], row, pair, upper) * half(&right[tile], pair, column, upper)
+                let term = |index: usize, (at_left, at_right): (usize, usize)| {
+                    let (tile, pair, upper) = (index / SPAN * unit.parts(), index % SPAN / 2, index % 2);
+                    half(&left[tile + at_left], row, pair, upper) * half(&right[tile + at_right], pair, column, upper)
                 };
-                (0..count * SPAN).map(term).sum()
+                (0..count * SPAN).flat_map(|index| meetings.iter().map(move |meeting| term(index, *meeting))).sum()
             };
             for rows in [SIDE, SQUARE] {
                 let mut sums = Sums([[f32::NAN; SQUARE]; SQUARE]);
-                let lower: &[Tile] = if rows == SIDE { &[] } else { &left[1] };
-                unit.begin().multiply([&left[0], lower], [&right[0], &right[1]], &mut sums);
+                let lower: &[Tile] = if rows == SIDE { &[] } else { &b };
+                unit.begin().multiply([&a, lower], [&c, &d], &mut sums);
                 for (row, column) in (0..rows).flat_map(|row| (0..SQUARE).map(move |column| (row, column))) {
                     assert!((sums.0[row][column] - expected(row, column)).abs() < 1e-4);
                 }
