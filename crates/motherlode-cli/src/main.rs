@@ -60,15 +60,15 @@ struct Knobs {
 #[derive(Args)]
 struct Computing {
     /// Where encoders compute and vectors are searched: `cpu`, `cuda` (the first graphics card of NVIDIA), `cuda:N` (card
-    /// N), or `auto` (a card if there is one that can do the work, else the CPU). Cards compute BERT and XLM-RoBERTa; language
-    /// models always compute on the CPU.
+    /// N), `cuda:N,M` (cards that share the work), or `auto` (the first card if it can do the work, else the CPU). Cards compute
+    /// BERT and XLM-RoBERTa; language models always compute on the CPU.
     #[arg(long, value_name = "DEVICE", default_value_t)]
     device: Device,
 }
 
 impl Computing {
     fn engine(&self) -> DeviceEngine {
-        DeviceEngine { device: self.device }
+        DeviceEngine { device: self.device.clone() }
     }
 }
 

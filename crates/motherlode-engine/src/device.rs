@@ -17,22 +17,21 @@ use crate::config::ModelFolder;
 use crate::cuda::card::Card;
 use crate::cuda::kernels::{Element, MOST_NORMALISED, MOST_WIDTH};
 use crate::cuda::memory::Backend;
-use crate::cuda::plan::CardPlan;
+use crate::cuda::several;
 use crate::cuda::sieve::CardSieve;
-use crate::cuda::trainable::{CardEncoder, CardTrainable};
 use crate::kernel::mask::Mask;
 use crate::kernel::normalise::Kind;
 use crate::shape::{Activation, Layer, Placement, Shape};
 
-/// What a person asks for: `cpu`, `cuda` (the first card), `cuda:N` (card N, counted from 0) or `auto` (a card if
-/// there is one that can do the work, else the processor).
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+/// What a person asks for: `cpu`, `cuda` (the first card), `cuda:N` (card N, counted from 0), `cuda:N,M` (several cards,
+/// which share the sequences of every batch) or `auto` (the first card if it can do the work, else the processor).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Device {
     /// The processor.
     #[default]
     Cpu,
-    /// A graphics card of NVIDIA, by its number.
-    Cuda(usize),
+    /// Graphics cards of NVIDIA by their numbers, all different, one at least.
+    Cuda(Vec<usize>),
     /// The first card if it can do the work, else the processor.
     Auto,
 }
@@ -41,14 +40,19 @@ impl FromStr for Device {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self> {
-        let unknown = || Error::config(format!("device: expected `cpu`, `cuda`, `cuda:N` or `auto`, got `{text}`"));
+        let expected = "`cpu`, `cuda`, `cuda:N`, `cuda:N,M` or `auto`";
+        let unknown = || Error::config(format!("device: expected {expected}, got `{text}`"));
         match text {
             "cpu" => Ok(Self::Cpu),
-            "cuda" => Ok(Self::Cuda(0)),
+            "cuda" => Ok(Self::Cuda(vec![0])),
             "auto" => Ok(Self::Auto),
             _ => {
-                let number = text.strip_prefix("cuda:").and_then(|number| number.parse().ok());
-                number.map(Self::Cuda).ok_or_else(unknown)
+                let numbers = text.strip_prefix("cuda:").ok_or_else(unknown)?.split(',').map(str::parse);
+                let numbers: Vec<usize> = numbers.collect::<std::result::Result<_, _>>().map_err(|_| unknown())?;
+                match numbers.iter().enumerate().find(|(place, number)| numbers[..*place].contains(number)) {
+                    Some((_, twice)) => Err(Error::config(format!("device: card {twice} is named twice in `{text}`"))),
+                    None => Ok(Self::Cuda(numbers)),
+                }
             }
         }
     }
@@ -58,7 +62,10 @@ impl fmt::Display for Device {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Cpu => formatter.write_str("cpu"),
-            Self::Cuda(index) => write!(formatter, "cuda:{index}"),
+            Self::Cuda(numbers) => {
+                let numbers: Vec<String> = numbers.iter().map(ToString::to_string).collect();
+                write!(formatter, "cuda:{}", numbers.join(","))
+            }
             Self::Auto => formatter.write_str("auto"),
         }
     }
@@ -69,7 +76,7 @@ impl fmt::Display for Device {
 ///
 /// On a card, vectors depend on what else is in the batch by their last digits: what multiplies is chosen by the
 /// sizes.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct DeviceEngine {
     /// Where encoders compute.
     pub device: Device,
@@ -79,7 +86,7 @@ pub struct DeviceEngine {
 enum Chosen {
     /// The processor, and why where that was not asked for.
     Cpu(Option<Error>),
-    Card(Arc<dyn Backend>),
+    Cards(Vec<Arc<dyn Backend>>),
 }
 
 impl DeviceEngine {
@@ -87,12 +94,15 @@ impl DeviceEngine {
     ///
     /// # Errors
     /// A card is asked for by name that is not there or cannot do it.
-    fn choose(self, folder: &ModelFolder, options: &LoadOptions) -> Result<Chosen> {
-        let card = |index| supported(folder, options).and_then(|()| Card::open(index));
-        match self.device {
+    fn choose(&self, folder: &ModelFolder, options: &LoadOptions) -> Result<Chosen> {
+        let cards = |numbers: &[usize]| {
+            supported(folder, options)?;
+            numbers.iter().map(|number| Card::open(*number)).collect::<Result<Vec<_>>>()
+        };
+        match &self.device {
             Device::Cpu => Ok(Chosen::Cpu(None)),
-            Device::Cuda(index) => Ok(Chosen::Card(card(index)?)),
-            Device::Auto => Ok(card(0).map_or_else(|error| Chosen::Cpu(Some(error)), Chosen::Card)),
+            Device::Cuda(numbers) => Ok(Chosen::Cards(cards(numbers)?)),
+            Device::Auto => Ok(cards(&[0]).map_or_else(|error| Chosen::Cpu(Some(error)), Chosen::Cards)),
         }
     }
 }
@@ -139,18 +149,19 @@ fn supported(folder: &ModelFolder, options: &LoadOptions) -> Result<()> {
 impl Engine for DeviceEngine {
     fn device(&self, folder: &Path, options: &LoadOptions) -> Result<Option<String>> {
         let folder = ModelFolder::open(folder, options)?;
-        Ok(match (self.choose(&folder, options)?, self.device) {
+        let names = |cards: &[Arc<dyn Backend>]| cards.iter().map(|card| card.name()).collect::<Vec<_>>().join(" and ");
+        Ok(match (self.choose(&folder, options)?, &self.device) {
             (Chosen::Cpu(None), _) => None,
             (Chosen::Cpu(Some(error)), _) => Some(format!("the CPU, which `auto` took: {error}")),
-            (Chosen::Card(card), Device::Auto) => Some(format!("{}, found by `auto`", card.name())),
-            (Chosen::Card(card), _) => Some(card.name().to_owned()),
+            (Chosen::Cards(cards), Device::Auto) => Some(format!("{}, found by `auto`", names(&cards))),
+            (Chosen::Cards(cards), _) => Some(names(&cards)),
         })
     }
 
     fn sieve(&self) -> Result<Option<Box<dyn Sieve>>> {
-        let card = match self.device {
+        let card = match &self.device {
             Device::Cpu => None,
-            Device::Cuda(index) => Some(Card::open(index)?),
+            Device::Cuda(numbers) => Some(Card::open(numbers[0])?),
             Device::Auto => Card::open(0).ok(),
         };
         Ok(card.map(|card| Box::new(CardSieve::new(&card)) as Box<dyn Sieve>))
@@ -160,10 +171,10 @@ impl Engine for DeviceEngine {
         let folder = ModelFolder::open(path, options)?;
         match self.choose(&folder, options)? {
             Chosen::Cpu(_) => CpuEngine.encoder(path, options),
-            Chosen::Card(card) => Ok(match options.precision {
-                Precision::F32 => Box::new(CardEncoder::<f32>::open(&card, &folder, options)?),
-                Precision::Bf16 => Box::new(CardEncoder::<bf16>::open(&card, &folder, options)?),
-            }),
+            Chosen::Cards(cards) => match options.precision {
+                Precision::F32 | Precision::Bf16x3 => several::encoder::<f32>(&cards, &folder, options),
+                Precision::Bf16 => several::encoder::<bf16>(&cards, &folder, options),
+            },
         }
     }
 
@@ -171,10 +182,10 @@ impl Engine for DeviceEngine {
         let folder = ModelFolder::open(path, options)?;
         match self.choose(&folder, options)? {
             Chosen::Cpu(_) => CpuEngine.trainable(path, options),
-            Chosen::Card(card) => Ok(match options.precision {
-                Precision::F32 => Box::new(CardTrainable::<f32>::open(&card, &folder, options)?),
-                Precision::Bf16 => Box::new(CardTrainable::<bf16>::open(&card, &folder, options)?),
-            }),
+            Chosen::Cards(cards) => match options.precision {
+                Precision::F32 | Precision::Bf16x3 => several::trainable::<f32>(&cards, &folder, options),
+                Precision::Bf16 => several::trainable::<bf16>(&cards, &folder, options),
+            },
         }
     }
 
@@ -186,7 +197,7 @@ impl Engine for DeviceEngine {
         let folder = ModelFolder::open(path, options)?;
         match self.choose(&folder, options)? {
             Chosen::Cpu(_) => CpuEngine.encoding_footprint(path, options, longest),
-            Chosen::Card(card) => CardPlan::new(&folder.shape, options, card.free_memory()?).encoding(longest),
+            Chosen::Cards(cards) => several::encoding_footprint(&cards, &folder.shape, options, longest),
         }
     }
 
@@ -194,7 +205,7 @@ impl Engine for DeviceEngine {
         let folder = ModelFolder::open(path, options)?;
         match self.choose(&folder, options)? {
             Chosen::Cpu(_) => CpuEngine.training_footprint(path, options, lengths),
-            Chosen::Card(card) => CardPlan::new(&folder.shape, options, card.free_memory()?).training(lengths),
+            Chosen::Cards(cards) => several::training_footprint(&cards, &folder.shape, options, lengths),
         }
     }
 
@@ -228,23 +239,29 @@ mod tests {
 
     #[test]
     fn devices_are_read_by_name_and_others_refused() {
-        for (text, device) in
-            [("cpu", Device::Cpu), ("cuda", Device::Cuda(0)), ("cuda:3", Device::Cuda(3)), ("auto", Device::Auto)]
-        {
+        for (text, device) in [
+            ("cpu", Device::Cpu),
+            ("cuda", Device::Cuda(vec![0])),
+            ("cuda:3", Device::Cuda(vec![3])),
+            ("cuda:1,0", Device::Cuda(vec![1, 0])),
+            ("auto", Device::Auto),
+        ] {
             assert_eq!(text.parse::<Device>().unwrap(), device);
             assert_eq!(device.to_string().parse::<Device>().unwrap(), device);
         }
-        for text in ["gpu", "cuda:", "cuda:x", "cuda:0,1", "CPU", ""] {
+        for text in ["gpu", "cuda:", "cuda:x", "cuda:0,", "cuda:0 1", "CPU", ""] {
             let error = text.parse::<Device>().unwrap_err().to_string();
-            assert!(error.contains("expected `cpu`, `cuda`, `cuda:N` or `auto`"), "{error}");
+            assert!(error.contains("expected `cpu`, `cuda`, `cuda:N`, `cuda:N,M` or `auto`"), "{error}");
         }
+        let error = "cuda:1,0,1".parse::<Device>().unwrap_err().to_string();
+        assert!(error.contains("card 1 is named twice"), "{error}");
     }
 
     /// Without a card, which machine the test runs on decides what is missing; the message always names it.
     #[test]
     fn a_card_that_is_not_there_is_an_error_by_name_and_the_processor_by_auto() {
         let options = LoadOptions::default();
-        let far = DeviceEngine { device: Device::Cuda(1000) };
+        let far = DeviceEngine { device: Device::Cuda(vec![1000]) };
         let error = far.encoder(&folder("bert"), &options).err().unwrap().to_string();
         assert!(error.contains("compute on the CPU"), "{error}");
         let auto = DeviceEngine { device: Device::Auto };
@@ -258,7 +275,7 @@ mod tests {
     #[test]
     fn language_models_are_those_of_the_processor_wherever_encoders_compute() {
         let (folder, options) = (folder("qwen3-language"), LoadOptions::default());
-        for device in [Device::Cpu, Device::Cuda(0), Device::Auto] {
+        for device in [Device::Cpu, Device::Cuda(vec![0]), Device::Auto] {
             let engine = DeviceEngine { device };
             assert!(engine.language_model_in(&folder, Precision::F32).is_ok());
             assert!(engine.trainable_lm(&folder, &options).is_ok());
@@ -278,7 +295,7 @@ mod tests {
             ("bert", lora, "`train.lora`"),
             ("bert", dropping, "no dropout"),
         ] {
-            let cuda = DeviceEngine { device: Device::Cuda(0) };
+            let cuda = DeviceEngine { device: Device::Cuda(vec![0]) };
             let error = cuda.trainable(&folder(family), &options).err().unwrap().to_string();
             assert!(error.contains(expected), "{error}");
             let auto = DeviceEngine { device: Device::Auto };

@@ -13,7 +13,8 @@ use motherlode::memory::readable;
 use motherlode::{Error, Result};
 
 use super::kernels::{SOURCE, names};
-use super::memory::{Argument, Backend, Product};
+use super::links::Nccl;
+use super::memory::{Argument, Backend, Links, Product};
 use super::products::Products;
 
 /// The oldest compute capability whose cards multiply bfloat16.
@@ -135,6 +136,14 @@ unsafe fn machine_code(program: nvrtc::sys::nvrtcProgram) -> Compiled<Vec<u8>> {
 impl Backend for Card {
     fn name(&self) -> &str {
         &self.name
+    }
+
+    fn number(&self) -> usize {
+        self.context.ordinal()
+    }
+
+    fn connect(&self, numbers: &[usize]) -> Result<Box<dyn Links>> {
+        Ok(Box::new(Nccl::connect(numbers)?))
     }
 
     fn free_memory(&self) -> Result<u64> {

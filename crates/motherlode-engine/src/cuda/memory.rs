@@ -79,6 +79,15 @@ pub(crate) trait Backend: Send + Sync + fmt::Debug {
     /// What it is called, such as `cuda:0 (NVIDIA H100 80GB HBM3)`.
     fn name(&self) -> &str;
 
+    /// Which of the machine's cards it is, counted from 0.
+    fn number(&self) -> usize;
+
+    /// Connects the cards with these numbers, of which it is one.
+    ///
+    /// # Errors
+    /// What connects them is not installed, or cannot.
+    fn connect(&self, numbers: &[usize]) -> Result<Box<dyn Links>>;
+
     /// Bytes of memory that are free.
     fn free_memory(&self) -> Result<u64>;
 
@@ -123,6 +132,25 @@ pub(crate) trait Backend: Send + Sync + fmt::Debug {
     /// # Safety
     /// The three matrices are allocated.
     unsafe fn multiply(&self, product: &Product) -> Result<()>;
+}
+
+/// What connects several cards.
+pub(crate) trait Links: Send + Sync + fmt::Debug {
+    /// Puts the sum of the values at the addresses in the place of each: `length` numbers on each card, in the cards' order.
+    /// All cards get the same sum, bit for bit.
+    ///
+    /// # Safety
+    /// So many numbers are allocated at each address.
+    unsafe fn add_up(&self, addresses: &[u64], length: usize) -> Result<()>;
+}
+
+/// Puts the sum of some buffers of the same length, one on each card, in the place of each.
+pub(crate) fn add_up(links: &dyn Links, buffers: &mut [&mut Buffer<f32>]) -> Result<()> {
+    let length = buffers[0].length;
+    assert!(buffers.iter().all(|buffer| buffer.length == length), "buffers of different lengths");
+    let addresses: Vec<u64> = buffers.iter().map(|buffer| buffer.address).collect();
+    // SAFETY: the buffers' own memory.
+    unsafe { links.add_up(&addresses, length) }
 }
 
 /// Values in the memory of a card.

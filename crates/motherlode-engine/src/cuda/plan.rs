@@ -45,7 +45,7 @@ impl CardPlan {
         let parameters = layout.parameters();
         let of_blocks = parameters - layout.place(0).start;
         let (rounded, activation, stream) = match options.precision {
-            Precision::F32 => (0, VALUE, VALUE),
+            Precision::F32 | Precision::Bf16x3 => (0, VALUE, VALUE),
             Precision::Bf16 => (of_blocks, ROUNDED, VALUE + ROUNDED),
         };
         Self {

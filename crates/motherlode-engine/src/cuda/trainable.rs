@@ -12,7 +12,7 @@ use motherlode::engine::{
 use serde_json::Value;
 
 use super::kernels::Element;
-use super::memory::{Backend, Buffer};
+use super::memory::{Backend, Buffer, Links, add_up};
 use super::network::{Batch, CardNetwork, Keeping, Pass, Scratch};
 use super::plan::CardPlan;
 use crate::config::ModelFolder;
@@ -155,6 +155,23 @@ impl<A: Element> CardTrainable<A> {
         let (gradient, first, second) = (zeros()?, zeros()?, zeros()?);
         let (optimizer, config) = (options.optimizer.clone(), folder.config.clone());
         Ok(Self { encoder, gradient, first, second, steps: 0, optimizer, config })
+    }
+
+    /// Adds the gradients of several cards up, for each of them.
+    pub(crate) fn share_gradients(cards: &mut [Self], links: &dyn Links) -> Result<()> {
+        let mut gradients: Vec<_> = cards.iter_mut().map(|card| &mut card.gradient).collect();
+        add_up(links, &mut gradients)
+    }
+
+    /// Copies weights, moments and steps from another card.
+    pub(crate) fn copy_state(&mut self, from: &Self) -> Result<()> {
+        self.encoder.work().kept = None;
+        self.steps = from.steps;
+        self.first.write(&from.first.read()?)?;
+        self.second.write(&from.second.read()?)?;
+        self.gradient.clear()?;
+        self.encoder.network.weights.write(&from.encoder.network.weights.read()?)?;
+        self.encoder.network.weights_changed()
     }
 
     /// Takes a batch through the encoder, keeps of it what `recomputation` says, and returns its vectors.

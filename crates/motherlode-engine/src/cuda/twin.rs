@@ -12,7 +12,7 @@ use libloading::Library;
 use motherlode::{Error, Result};
 
 use super::kernels::{SOURCE, names};
-use super::memory::{Argument, Backend, Format, Operand, Product};
+use super::memory::{Argument, Backend, Format, Links, Operand, Product};
 
 type Launcher = unsafe extern "C" fn(*const u32, u32, *const *const c_void);
 
@@ -77,6 +77,14 @@ fn library() -> &'static Library {
 impl Backend for Twin {
     fn name(&self) -> &'static str {
         "a processor in place of a card"
+    }
+
+    fn number(&self) -> usize {
+        0
+    }
+
+    fn connect(&self, _: &[usize]) -> Result<Box<dyn Links>> {
+        Ok(Box::new(TwinLinks))
     }
 
     fn free_memory(&self) -> Result<u64> {
@@ -162,6 +170,23 @@ impl Backend for Twin {
         };
         // SAFETY: the caller's promise.
         unsafe { self.upload(bytes, out) }
+    }
+}
+
+/// Twins, whose memory is one.
+#[derive(Debug)]
+struct TwinLinks;
+
+impl Links for TwinLinks {
+    unsafe fn add_up(&self, addresses: &[u64], length: usize) -> Result<()> {
+        // SAFETY: the caller's promise, and no two buffers overlap.
+        let place = |address| unsafe { std::slice::from_raw_parts_mut(address as *mut f32, length) };
+        let parts: Vec<Vec<f32>> = addresses.iter().map(|address| place(*address).to_vec()).collect();
+        for address in addresses {
+            let sums = place(*address).iter_mut().enumerate();
+            sums.for_each(|(index, sum)| *sum = parts.iter().map(|part| part[index]).sum());
+        }
+        Ok(())
     }
 }
 
