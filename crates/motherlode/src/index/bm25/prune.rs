@@ -12,13 +12,15 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
+use pulp::{Arch, Simd, WithSimd};
+
 use super::file::WINDOW;
 use super::impact::{Impacts, score};
 use crate::corpus::PassageIndex;
 use crate::index::top::Best;
 use crate::run::{Ranking, Scored};
 
-/// Passages whose sums are looked at together, because nearly all are too low.
+/// Passages whose sums are looked at together.
 const GROUP: usize = 64;
 /// Postings whose scores are computed before they are added.
 const BLOCK: usize = 256;
@@ -64,19 +66,7 @@ pub(super) fn search(
         parts.extend(lists.iter().map(|list| Part::new(list, window)).filter(|part| part.bound > 0.0));
         let (left, read) = split(&mut parts, best.floor());
         let start = (window * WINDOW) as u32;
-        read.iter().for_each(|part| sums.add(part, start, impacts));
-        let rest = left.first().map_or(0.0, |part| part.rest);
-        sums.drain(|first, sums| {
-            let least = least_sum(best.floor(), rest);
-            if sums.iter().map(|sum| u64::from(*sum >= least)).sum::<u64>() == 0 {
-                return;
-            }
-            for (passage, sum) in (start + first..).zip(sums).filter(|(_, sum)| **sum >= least) {
-                if let Some(score) = complete(*sum, passage, left, best.floor(), impacts) {
-                    best.push(Scored { passage: PassageIndex(passage), score }, id_ranks);
-                }
-            }
-        });
+        Arch::new().dispatch(Scan { read, left, start, impacts, id_ranks, sums: &mut *sums, best: &mut best });
     }
     best.into_ranking(id_ranks)
 }
@@ -105,6 +95,55 @@ fn windows_by_bound(lists: &[PostingList<'_>]) -> Vec<(f64, usize)> {
     let mut windows: Vec<(f64, usize)> = windows.map(|(window, bound)| (bound, window)).collect();
     windows.sort_unstable_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
     windows
+}
+
+/// One window, compiled for each instruction set that `pulp` knows.
+struct Scan<'a, 'p> {
+    read: &'a [Part<'p>],
+    left: &'a mut [Part<'p>],
+    /// The first passage.
+    start: u32,
+    impacts: &'a Impacts,
+    id_ranks: &'a [u32],
+    sums: &'a mut Sums,
+    best: &'a mut Best,
+}
+
+impl WithSimd for Scan<'_, '_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        let Self { read, left, start, impacts, id_ranks, sums, best } = self;
+        read.iter().for_each(|part| sums.add(part, start, impacts));
+        let rest = left.first().map_or(0.0, |part| part.rest);
+        for number in ones(std::mem::take(&mut sums.touched)) {
+            let group = &mut sums.sums.as_chunks_mut::<GROUP>().0[number];
+            for place in ones(at_least(group, least_sum(best.floor(), rest))) {
+                let passage = start + (number * GROUP + place) as u32;
+                if let Some(score) = complete(group[place], passage, left, best.floor(), impacts) {
+                    best.push(Scored { passage: PassageIndex(passage), score }, id_ranks);
+                }
+            }
+            group.fill(0.0);
+        }
+    }
+}
+
+/// The places of the bits that are set, ascending.
+#[inline(always)]
+fn ones(mut bits: u64) -> impl Iterator<Item = usize> {
+    std::iter::from_fn(move || {
+        let place = bits.trailing_zeros();
+        bits &= bits.wrapping_sub(1);
+        (place < u64::BITS).then_some(place as usize)
+    })
+}
+
+/// For each sum a bit that says whether it is at least `least`.
+#[inline(always)]
+fn at_least(sums: &[f64; GROUP], least: f64) -> u64 {
+    sums.iter().enumerate().fold(0, |bits, (place, sum)| bits | u64::from(*sum >= least) << place)
 }
 
 /// The postings of one term in one window.
@@ -201,49 +240,43 @@ fn count_below(passages: &[u32], end: u32) -> usize {
 
 /// Sums of scores of one window of passages.
 pub(super) struct Sums {
-    sums: Vec<f64>,
-    /// For each `GROUP` of passages whether one of them has a sum.
-    touched: Vec<bool>,
+    sums: Box<[f64; WINDOW]>,
+    /// For each `GROUP` of passages a bit that says whether one of them has a sum.
+    touched: u64,
+    /// Working memory: what the postings of a block bring.
+    impacts: [f32; BLOCK],
+    scores: [f64; BLOCK],
 }
+
+const _: () = assert!(WINDOW == GROUP * u64::BITS as usize && GROUP == u64::BITS as usize);
 
 impl Default for Sums {
     fn default() -> Self {
-        Self { sums: vec![0.0; WINDOW], touched: vec![false; WINDOW / GROUP] }
+        let sums = vec![0.0; WINDOW].try_into().expect("a window");
+        Self { sums, touched: 0, impacts: [0.0; BLOCK], scores: [0.0; BLOCK] }
     }
 }
 
 impl Sums {
     /// Adds what a term brings; `start` is the first passage of the window.
+    #[inline(always)]
     fn add(&mut self, part: &Part<'_>, start: u32, impacts: &Impacts) {
-        let (sums, touched) = (&mut self.sums[..WINDOW], &mut self.touched[..WINDOW / GROUP]);
-        let mut scores = [0.0_f32; BLOCK];
+        let mut touched = self.touched;
         for (passages, weights) in part.passages.chunks(BLOCK).zip(part.weights.chunks(BLOCK)) {
-            let scores = &mut scores[..weights.len()];
-            for (score, weight) in scores.iter_mut().zip(weights) {
-                *score = impacts.of(*weight);
+            for (impact, weight) in self.impacts.iter_mut().zip(weights) {
+                *impact = impacts.of(*weight);
             }
-            for impact in &mut *scores {
-                *impact = score(part.weight, *impact);
+            for (target, impact) in self.scores.iter_mut().zip(&self.impacts[..weights.len()]) {
+                *target = f64::from(score(part.weight, *impact));
             }
-            for (passage, score) in passages.iter().zip(&*scores) {
-                let place = passage.wrapping_sub(start) as usize;
-                if place < WINDOW {
-                    sums[place] += f64::from(*score);
-                    touched[place / GROUP] = true;
-                }
+            for (passage, score) in passages.iter().zip(&self.scores) {
+                // Within the window also in a file that is damaged.
+                let place = passage.wrapping_sub(start) as usize % WINDOW;
+                self.sums[place] += score;
+                touched |= 1 << (place / GROUP);
             }
         }
-    }
-
-    /// Visits the sums of every group that has any, with the place of its first, and sets all to zero.
-    fn drain(&mut self, mut visit: impl FnMut(u32, &[f64])) {
-        let groups = self.sums.chunks_mut(GROUP).zip(&mut self.touched).enumerate();
-        for (number, (sums, touched)) in groups {
-            if std::mem::take(touched) {
-                visit((number * GROUP) as u32, sums);
-                sums.fill(0.0);
-            }
-        }
+        self.touched = touched;
     }
 }
 
