@@ -140,7 +140,7 @@ impl<T: Encoder> Encoder for Several<T> {
 
     fn encode(&self, batch: &TokenBatch) -> Result<Embeddings> {
         let shares = shares(&batch.lengths(), self.cards.len());
-        vectors(&self.cards, batch, shares, self.dimension(), |card, part| card.encode(part))
+        vectors(&self.cards, batch, shares, self.dimension(), T::encode)
     }
 }
 

@@ -118,7 +118,7 @@ impl WithSimd for Scan<'_, '_> {
         read.iter().for_each(|part| sums.add(part, start, impacts));
         let rest = left.first().map_or(0.0, |part| part.rest);
         for number in ones(std::mem::take(&mut sums.touched)) {
-            let group = &mut sums.sums.as_chunks_mut::<GROUP>().0[number];
+            let group = &mut sums.values.as_chunks_mut::<GROUP>().0[number];
             for place in ones(at_least(group, least_sum(best.floor(), rest))) {
                 let passage = start + (number * GROUP + place) as u32;
                 if let Some(score) = complete(group[place], passage, left, best.floor(), impacts) {
@@ -240,7 +240,8 @@ fn count_below(passages: &[u32], end: u32) -> usize {
 
 /// Sums of scores of one window of passages.
 pub(super) struct Sums {
-    sums: Box<[f64; WINDOW]>,
+    /// One for each passage.
+    values: Box<[f64; WINDOW]>,
     /// For each `GROUP` of passages a bit that says whether one of them has a sum.
     touched: u64,
     /// Working memory: what the postings of a block bring.
@@ -252,8 +253,8 @@ const _: () = assert!(WINDOW == GROUP * u64::BITS as usize && GROUP == u64::BITS
 
 impl Default for Sums {
     fn default() -> Self {
-        let sums = vec![0.0; WINDOW].try_into().expect("a window");
-        Self { sums, touched: 0, impacts: [0.0; BLOCK], scores: [0.0; BLOCK] }
+        let values = vec![0.0; WINDOW].try_into().expect("a window");
+        Self { values, touched: 0, impacts: [0.0; BLOCK], scores: [0.0; BLOCK] }
     }
 }
 
@@ -272,7 +273,7 @@ impl Sums {
             for (passage, score) in passages.iter().zip(&self.scores) {
                 // Within the window also in a file that is damaged.
                 let place = passage.wrapping_sub(start) as usize % WINDOW;
-                self.sums[place] += score;
+                self.values[place] += score;
                 touched |= 1 << (place / GROUP);
             }
         }
