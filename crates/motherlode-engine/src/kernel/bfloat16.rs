@@ -39,9 +39,9 @@ mod packed {
     use crate::kernel::tiles::{Bfloat16Unit, SIDE, SPAN, SQUARE, Session, Sums, Tile};
 
     /// Inner indices taken together: long, since every part reads and writes the result once more, yet so that two columns of
-    /// tiles leave the second-level cache room for the packed rows.
+    /// tiles leave the second-level cache room for the packed rows. Half as many where two tiles hold the same values.
     const DEPTH: usize = 48 * SPAN;
-    /// Rows of `left` packed together, or half as many where two tiles hold the same values.
+    /// Rows of `left` packed together.
     const BLOCK: usize = 8 * SQUARE;
 
     /// Working memory.
@@ -54,7 +54,7 @@ mod packed {
     impl Packing {
         /// Bytes that a product with `rows` rows on the left takes at most.
         pub(in crate::kernel) fn bytes(rows: usize, unit: Bfloat16Unit) -> usize {
-            let tiles = tiles_over(DEPTH, unit) * rows.min(BLOCK / unit.parts()).div_ceil(SIDE);
+            let tiles = tiles_over(DEPTH / unit.parts(), unit) * rows.min(BLOCK).div_ceil(SIDE);
             tiles * size_of::<Tile>() + size_of::<Sums>()
         }
     }
@@ -128,11 +128,11 @@ mod packed {
 
         #[inline(always)]
         fn with_simd<S: Simd>(mut self, simd: S) {
-            let (session, block) = (self.unit.begin(), BLOCK / self.unit.parts());
-            for first in (0..self.left.rows).step_by(block) {
-                let rows = first..self.left.rows.min(first + block);
-                for depth in (0..self.left.columns).step_by(DEPTH) {
-                    let depth = depth..self.left.columns.min(depth + DEPTH);
+            let (session, most) = (self.unit.begin(), DEPTH / self.unit.parts());
+            for first in (0..self.left.rows).step_by(BLOCK) {
+                let rows = first..self.left.rows.min(first + BLOCK);
+                for depth in (0..self.left.columns).step_by(most) {
+                    let depth = depth..self.left.columns.min(depth + most);
                     pack_left(&mut self.packing.left, self.left, rows.clone(), depth.clone(), self.unit);
                     self.block(simd, &session, rows.clone(), depth);
                 }

@@ -223,73 +223,105 @@ fn configure_tiles() {
     unsafe { asm!("ldtilecfg [{}]", in(reg) configuration, options(nostack, readonly)) };
 }
 
-/// 32 × 32 sums in four tile registers.
-///
+/// 32 × 32 sums in four tile registers. The lines are run for each of `count` places, which are so many bytes apart in the
+/// operands; they load rows of tiles from `left0` and `left1` and columns from `right0` and `right1`.
+macro_rules! square {
+    ($left:ident, $right:ident, $count:ident, $sums:ident, $apart:literal, $($line:literal),+ $(,)?) => {
+        asm!(
+            "tilezero tmm0", "tilezero tmm1", "tilezero tmm2", "tilezero tmm3",
+            "2:",
+            $($line,)+
+            concat!("add {left0}, ", $apart), concat!("add {left1}, ", $apart),
+            concat!("add {right0}, ", $apart), concat!("add {right1}, ", $apart),
+            "dec {count}", "jnz 2b",
+            "shl {row}, 1",
+            "tilestored [{sums} + {row}], tmm0", "tilestored [{sums} + {row} + 64], tmm1",
+            "tilestored [{sums} + {row} + 2048], tmm2", "tilestored [{sums} + {row} + 2112], tmm3",
+            left0 = inout(reg) $left[0].as_ptr() => _, left1 = inout(reg) $left[1].as_ptr() => _,
+            right0 = inout(reg) $right[0].as_ptr() => _, right1 = inout(reg) $right[1].as_ptr() => _,
+            count = inout(reg) $count => _, row = inout(reg) 64_usize => _, sums = in(reg) $sums.0.as_mut_ptr(),
+            options(nostack),
+        )
+    };
+}
+
+/// As [`square`] for 16 × 32 sums, in two tile registers.
+macro_rules! half {
+    ($left:ident, $right:ident, $count:ident, $sums:ident, $apart:literal, $($line:literal),+ $(,)?) => {
+        asm!(
+            "tilezero tmm0", "tilezero tmm1",
+            "2:",
+            $($line,)+
+            concat!("add {left}, ", $apart), concat!("add {right0}, ", $apart), concat!("add {right1}, ", $apart),
+            "dec {count}", "jnz 2b",
+            "shl {row}, 1",
+            "tilestored [{sums} + {row}], tmm0", "tilestored [{sums} + {row} + 64], tmm1",
+            left = inout(reg) $left.as_ptr() => _,
+            right0 = inout(reg) $right[0].as_ptr() => _, right1 = inout(reg) $right[1].as_ptr() => _,
+            count = inout(reg) $count => _, row = inout(reg) 64_usize => _, sums = in(reg) $sums.0.as_mut_ptr(),
+            options(nostack),
+        )
+    };
+}
+
 /// # Safety
 /// The thread's tile registers are set up, and each operand has `count` tiles, at least one.
 unsafe fn tile_square(left: [&[Tile]; 2], right: [&[Tile]; 2], count: usize, sums: &mut Sums) {
     // SAFETY: see above; the stride of a tile's rows is 64 bytes, that of the sums 128.
     unsafe {
-        asm!(
-            "tilezero tmm0", "tilezero tmm1", "tilezero tmm2", "tilezero tmm3",
-            "2:",
-            "tileloadd tmm4, [{left0} + {row}]", "tileloadd tmm6, [{right0} + {row}]",
+        square!(
+            left,
+            right,
+            count,
+            sums,
+            "1024",
+            "tileloadd tmm4, [{left0} + {row}]",
+            "tileloadd tmm6, [{right0} + {row}]",
             "tdpbf16ps tmm0, tmm4, tmm6",
             "tileloadd tmm7, [{right1} + {row}]",
             "tdpbf16ps tmm1, tmm4, tmm7",
             "tileloadd tmm5, [{left1} + {row}]",
             "tdpbf16ps tmm2, tmm5, tmm6",
             "tdpbf16ps tmm3, tmm5, tmm7",
-            "add {left0}, 1024", "add {left1}, 1024", "add {right0}, 1024", "add {right1}, 1024",
-            "dec {count}", "jnz 2b",
-            "shl {row}, 1",
-            "tilestored [{sums} + {row}], tmm0", "tilestored [{sums} + {row} + 64], tmm1",
-            "tilestored [{sums} + {row} + 2048], tmm2", "tilestored [{sums} + {row} + 2112], tmm3",
-            left0 = inout(reg) left[0].as_ptr() => _, left1 = inout(reg) left[1].as_ptr() => _,
-            right0 = inout(reg) right[0].as_ptr() => _, right1 = inout(reg) right[1].as_ptr() => _,
-            count = inout(reg) count => _, row = inout(reg) 64_usize => _, sums = in(reg) sums.0.as_mut_ptr(),
-            options(nostack),
         );
     }
 }
 
-/// As [`tile_square`] for 16 × 32 sums.
-///
 /// # Safety
-/// As there.
+/// As [`tile_square`].
 unsafe fn tile_half(left: &[Tile], right: [&[Tile]; 2], count: usize, sums: &mut Sums) {
     // SAFETY: see above.
     unsafe {
-        asm!(
-            "tilezero tmm0", "tilezero tmm1",
-            "2:",
-            "tileloadd tmm4, [{left} + {row}]", "tileloadd tmm6, [{right0} + {row}]",
+        half!(
+            left,
+            right,
+            count,
+            sums,
+            "1024",
+            "tileloadd tmm4, [{left} + {row}]",
+            "tileloadd tmm6, [{right0} + {row}]",
             "tdpbf16ps tmm0, tmm4, tmm6",
             "tileloadd tmm7, [{right1} + {row}]",
             "tdpbf16ps tmm1, tmm4, tmm7",
-            "add {left}, 1024", "add {right0}, 1024", "add {right1}, 1024",
-            "dec {count}", "jnz 2b",
-            "shl {row}, 1",
-            "tilestored [{sums} + {row}], tmm0", "tilestored [{sums} + {row} + 64], tmm1",
-            left = inout(reg) left.as_ptr() => _,
-            right0 = inout(reg) right[0].as_ptr() => _, right1 = inout(reg) right[1].as_ptr() => _,
-            count = inout(reg) count => _, row = inout(reg) 64_usize => _, sums = in(reg) sums.0.as_mut_ptr(),
-            options(nostack),
         );
     }
 }
 
-/// As [`tile_square`] for pairs of tiles, in the order of [`MEETINGS`].
+/// Pairs of tiles, in the order of [`MEETINGS`].
 ///
 /// # Safety
-/// As there, with `count` pairs.
+/// As [`tile_square`], with `count` pairs.
 unsafe fn paired_square(left: [&[Tile]; 2], right: [&[Tile]; 2], count: usize, sums: &mut Sums) {
     // SAFETY: see above.
     unsafe {
-        asm!(
-            "tilezero tmm0", "tilezero tmm1", "tilezero tmm2", "tilezero tmm3",
-            "2:",
-            "tileloadd tmm4, [{left0} + {row}]", "tileloadd tmm6, [{right0} + {row} + 1024]",
+        square!(
+            left,
+            right,
+            count,
+            sums,
+            "2048",
+            "tileloadd tmm4, [{left0} + {row}]",
+            "tileloadd tmm6, [{right0} + {row} + 1024]",
             "tdpbf16ps tmm0, tmm4, tmm6",
             "tileloadd tmm7, [{right1} + {row} + 1024]",
             "tdpbf16ps tmm1, tmm4, tmm7",
@@ -308,30 +340,23 @@ unsafe fn paired_square(left: [&[Tile]; 2], right: [&[Tile]; 2], count: usize, s
             "tileloadd tmm5, [{left1} + {row} + 1024]",
             "tdpbf16ps tmm2, tmm5, tmm6",
             "tdpbf16ps tmm3, tmm5, tmm7",
-            "add {left0}, 2048", "add {left1}, 2048", "add {right0}, 2048", "add {right1}, 2048",
-            "dec {count}", "jnz 2b",
-            "shl {row}, 1",
-            "tilestored [{sums} + {row}], tmm0", "tilestored [{sums} + {row} + 64], tmm1",
-            "tilestored [{sums} + {row} + 2048], tmm2", "tilestored [{sums} + {row} + 2112], tmm3",
-            left0 = inout(reg) left[0].as_ptr() => _, left1 = inout(reg) left[1].as_ptr() => _,
-            right0 = inout(reg) right[0].as_ptr() => _, right1 = inout(reg) right[1].as_ptr() => _,
-            count = inout(reg) count => _, row = inout(reg) 64_usize => _, sums = in(reg) sums.0.as_mut_ptr(),
-            options(nostack),
         );
     }
 }
 
-/// As [`paired_square`] for 16 × 32 sums.
-///
 /// # Safety
-/// As there.
+/// As [`paired_square`].
 unsafe fn paired_half(left: &[Tile], right: [&[Tile]; 2], count: usize, sums: &mut Sums) {
     // SAFETY: see above.
     unsafe {
-        asm!(
-            "tilezero tmm0", "tilezero tmm1",
-            "2:",
-            "tileloadd tmm4, [{left} + {row}]", "tileloadd tmm6, [{right0} + {row} + 1024]",
+        half!(
+            left,
+            right,
+            count,
+            sums,
+            "2048",
+            "tileloadd tmm4, [{left} + {row}]",
+            "tileloadd tmm6, [{right0} + {row} + 1024]",
             "tdpbf16ps tmm0, tmm4, tmm6",
             "tileloadd tmm7, [{right1} + {row} + 1024]",
             "tdpbf16ps tmm1, tmm4, tmm7",
@@ -342,14 +367,6 @@ unsafe fn paired_half(left: &[Tile], right: [&[Tile]; 2], count: usize, sums: &m
             "tileloadd tmm5, [{left} + {row} + 1024]",
             "tdpbf16ps tmm0, tmm5, tmm6",
             "tdpbf16ps tmm1, tmm5, tmm7",
-            "add {left}, 2048", "add {right0}, 2048", "add {right1}, 2048",
-            "dec {count}", "jnz 2b",
-            "shl {row}, 1",
-            "tilestored [{sums} + {row}], tmm0", "tilestored [{sums} + {row} + 64], tmm1",
-            left = inout(reg) left.as_ptr() => _,
-            right0 = inout(reg) right[0].as_ptr() => _, right1 = inout(reg) right[1].as_ptr() => _,
-            count = inout(reg) count => _, row = inout(reg) 64_usize => _, sums = in(reg) sums.0.as_mut_ptr(),
-            options(nostack),
         );
     }
 }
