@@ -324,11 +324,11 @@ def measure(folder, options, repeats):
         unit = "passages/s" if part == "index" else "queries/s"
         for peer in sides[1:]:
             memory = {"memory": most(sides[0]), "their_memory": most(peer)}
-            name, ours = f"{peer.name}, {folder.name}", rate(sides[0])
+            name, of_ours = f"{peer.name}, {folder.name}", rate(sides[0])
             if (part, peer.name) == ("search", "bm25s"):
                 # Its queries are analysed already.
-                name, ours = f"{name}, without analysis", count / (sides[0].median() - sides[0].median("analysis"))
-            lines.append((f"bm25-{part}", name, ours, rate(peer), unit, memory))
+                name, of_ours = f"{name}, without analysis", count / (sides[0].median() - sides[0].median("analysis"))
+            lines.append((f"bm25-{part}", name, of_ours, rate(peer), unit, memory))
     if "search" in options.parts:
         check(folder)
     return lines
