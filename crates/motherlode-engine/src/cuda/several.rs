@@ -110,10 +110,10 @@ fn shares(lengths: &[usize], count: usize) -> Vec<Range<usize>> {
 }
 
 /// Does `work` with each item on a thread of its own; results come in the order of the items.
-fn on_each<I, R: Send>(items: impl IntoIterator<Item = I>, work: impl Fn(I) -> Result<R> + Sync) -> Result<Vec<R>>
-where
-    I: Send,
-{
+fn on_each<I: Send, R: Send>(
+    items: impl IntoIterator<Item = I>,
+    work: impl Fn(I) -> Result<R> + Sync,
+) -> Result<Vec<R>> {
     thread::scope(|scope| {
         let work = &work;
         let threads: Vec<_> = items.into_iter().map(|item| scope.spawn(move || work(item))).collect();
