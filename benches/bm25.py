@@ -5,7 +5,8 @@ merge into one segment; its search, by whichever is faster of IndexSearcher in a
 search, is measured on one segment. bm25s takes the terms that our analyser makes of the texts, so that it only splits
 at spaces, and is compared with our search less its analysis; it searches with its numba backend. All three write their
 index to disk and read passages from there. Scores must equal Lucene's, and nDCG@10 on the dev queries that of both
-peers: of Lucene within 0.002, of bm25s, which does not round the lengths of passages, no less than 0.005 below.
+peers: of Lucene within 0.002, of bm25s, which does not round the lengths of passages, within 0.005, and
+on a large corpus no less than 0.005 below.
 
 The large corpus is made of a language's real passages: they themselves, and then passages of which every other sentence,
 at random, is one of another passage, with a pair of neighbouring characters in 60 swapped.
@@ -287,8 +288,10 @@ def check(folder):
     print(f"{equal} of {len(runs['ours'])} dev queries have Lucene's scores; nDCG@10: {values}", flush=True)
     assert equal >= 0.99 * len(runs["ours"]), "other scores than Lucene's"
     assert abs(means["ours"] - means["lucene"]) <= 0.002, "another nDCG@10 than Lucene's"
+    above = means["ours"] - means["bm25s"]
     # A large corpus is full of passages that differ by a few words: there, the lengths it does not round cost bm25s 0.02.
-    assert means["ours"] >= means["bm25s"] - 0.005, "a lower nDCG@10 than that of bm25s"
+    is_large = folder.name != language_of(folder)
+    assert -0.005 <= above and (is_large or above <= 0.005), "another nDCG@10 than that of bm25s"
     return means["ours"]
 
 

@@ -157,7 +157,7 @@ def main():
     bench = "encode" if shape == "small" else f"encode {shape}"
     for kind, name in PEERS.items():
         if kind != "bf16":
-            side.line(f"{bench} f32", name, rates["ours f32"], rates[kind], "tokens/s", options.threads, **share)
+            side.line(bench, name, rates["ours f32"], rates[kind], "tokens/s", options.threads, **share)
             side.line(f"{bench} bf16x3", name, rates["ours bf16x3"], rates[kind], "tokens/s", options.threads)
         side.line(f"{bench} bf16", name, rates["ours bf16"], rates[kind], "tokens/s", options.threads)
 

@@ -134,10 +134,10 @@ def main():
     bench = "train-step" if shape == "small" else f"train-step {shape}"
     for kind in PEERS:
         peer_name = f"sentence-transformers {kind}"
-        for name in OURS:
-            limit = share if name == OURS[0] else {}
+        side.line(bench, peer_name, rates["ours f32"], rates[kind], "tokens/s", options.threads, **share)
+        for name in OURS[1:]:
             bench_name = f"{bench} {name.removeprefix('ours ')}"
-            side.line(bench_name, peer_name, rates[name], rates[kind], "tokens/s", options.threads, **limit)
+            side.line(bench_name, peer_name, rates[name], rates[kind], "tokens/s", options.threads)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 //! Our side of `benches/run encode`: from texts to vectors.
 //!
-//! Arguments: the model's folder, a JSON list of texts, the most tokens of a text, a file for the vectors, `f32`, `bf16x3` or `bf16`,
-//! and, where it is not the CPU, the device.
+//! Arguments: the model's folder, a JSON list of texts, the most tokens of a text, a file for the vectors, `f32`,
+//! `bf16x3` or `bf16`, and, where it is not the CPU, the device.
 
 mod limit;
 #[path = "../../motherlode/examples/side/mod.rs"]

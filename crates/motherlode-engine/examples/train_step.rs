@@ -1,8 +1,8 @@
 //! Our side of `benches/run train-step`: forward, contrastive loss, backward, optimiser step.
 //!
 //! Arguments: the model's folder, a JSON list of steps (`queries`, and `columns` of passages: the positives, then each
-//! query's first negative, and so on; all as token ids), the temperature, the rate, `f32`, `bf16x3` or `bf16`, and, where it is not
-//! the CPU, the device.
+//! query's first negative, and so on; all as token ids), the temperature, the rate, `f32`, `bf16x3` or
+//! `bf16`, and, where it is not the CPU, the device.
 
 mod limit;
 #[path = "../../motherlode/examples/side/mod.rs"]

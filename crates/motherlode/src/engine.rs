@@ -314,8 +314,8 @@ pub enum Precision {
     /// Not at all.
     #[default]
     F32,
-    /// Sums of two bfloat16 values each, of whose four products the least is left out: vectors and gradients of f32 to four
-    /// or five digits, in less time on a processor with AMX. Elsewhere it is `f32`.
+    /// Sums of two bfloat16 values each, of whose four products the least is left out: vectors differ from f32's in the
+    /// sixth digit, and take less time on a processor with AMX. Elsewhere it is `f32`.
     Bf16x3,
     /// bfloat16: several times as fast on a processor that multiplies it, about three digits.
     Bf16,
