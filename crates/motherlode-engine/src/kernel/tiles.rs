@@ -412,36 +412,47 @@ fn halves(bits: __m512i) -> __m512bh {
     unsafe { transmute::<__m512i, __m512bh>(bits) }
 }
 
-/// The 32 values that stand at `source` and at `next`, rounded, and, in the same places, the rest of them, rounded.
-///
-/// # Safety
-/// 16 values can be read from each.
-#[target_feature(enable = "avx512f,avx512bf16")]
-unsafe fn rounded(source: *const f32, next: *const f32) -> [__m512i; 2] {
-    // SAFETY: as promised; the bits of the results are moved as they are.
-    unsafe {
-        let values = [_mm512_loadu_ps(source), _mm512_loadu_ps(next)];
-        let round = |[low, high]: [__m512; 2]| transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low));
-        let near = round(values);
-        let [low, high] = [_mm512_castsi512_si256(near), _mm512_extracti64x4_epi64::<1>(near)];
-        let [low, high] =
-            [low, high].map(|half| _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(half))));
-        [near, round([_mm512_sub_ps(values[0], low), _mm512_sub_ps(values[1], high)])]
+/// Sixteen values and the next sixteen, rounded.
+#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+fn rounded([low, high]: [__m512; 2]) -> __m512i {
+    // SAFETY: the bits are moved as they are.
+    unsafe { transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(high, low)) }
+}
+
+/// What rounding took from the values.
+#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+fn rest([low, high]: [__m512; 2], rounded: __m512i) -> [__m512; 2] {
+    let near = [_mm512_castsi512_si256(rounded), _mm512_extracti64x4_epi64::<1>(rounded)];
+    let near = near.map(|half| _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(half))));
+    [_mm512_sub_ps(low, near[0]), _mm512_sub_ps(high, near[1])]
+}
+
+/// Writes 32 values, rounded and in the order that `order` gives them, to a row of the first tile, and the rest of them to
+/// that of the second, if any.
+#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+fn pack(tiles: &mut [Tile], row: usize, values: [__m512; 2], order: impl Fn(__m512i) -> __m512i) {
+    let store = |tile: &mut Tile, values: __m512i| {
+        // SAFETY: a row of a tile has 64 bytes.
+        unsafe { _mm512_storeu_si512(tile.0[row].as_mut_ptr().cast(), values) };
+    };
+    let near = rounded(values);
+    store(&mut tiles[0], order(near));
+    if let Some(second) = tiles.get_mut(1) {
+        store(second, order(rounded(rest(values, near))));
     }
 }
 
 /// # Safety
 /// `source` has 16 rows of 32 values, `stride` apart.
-#[target_feature(enable = "avx512f,avx512bf16")]
+#[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
 unsafe fn pack_rows(tiles: &mut [Tile], source: &[f32], stride: usize) {
     for row in 0..SIDE {
-        // SAFETY: as promised; a row of a tile has 64 bytes.
-        unsafe {
+        // SAFETY: as promised.
+        let values = unsafe {
             let source = source.as_ptr().add(row * stride);
-            for (tile, part) in tiles.iter_mut().zip(rounded(source, source.add(SIDE))) {
-                _mm512_storeu_si512(tile.0[row].as_mut_ptr().cast(), part);
-            }
-        }
+            [_mm512_loadu_ps(source), _mm512_loadu_ps(source.add(SIDE))]
+        };
+        pack(tiles, row, values, |values| values);
     }
 }
 
@@ -460,14 +471,12 @@ unsafe fn pack_pairs(tiles: &mut [Tile], source: &[f32], stride: usize) {
     };
     let order = load(&ORDER);
     for pair in 0..SIDE {
-        // SAFETY: as promised; a row of a tile has 64 bytes.
-        unsafe {
+        // SAFETY: as promised.
+        let values = unsafe {
             let source = source.as_ptr().add(2 * pair * stride);
-            for (tile, part) in tiles.iter_mut().zip(rounded(source, source.add(stride))) {
-                let pairs = _mm512_permutexvar_epi16(order, part);
-                _mm512_storeu_si512(tile.0[pair].as_mut_ptr().cast(), pairs);
-            }
-        }
+            [_mm512_loadu_ps(source), _mm512_loadu_ps(source.add(stride))]
+        };
+        pack(tiles, pair, values, |values| _mm512_permutexvar_epi16(order, values));
     }
 }
 
