@@ -2,8 +2,9 @@
 
 Both sides hold all passages in memory; what is timed is a search for all queries. FAISS's copy of the matrix and our
 mapping of it are made before. Peers: FAISS with the widest kernels that its OpenBLAS has for this processor, and, with
-`--as-installed`, with those that it chooses itself. The result lists must be equal, except where scores differ by less
-than rounding.
+`--as-installed`, with those that it chooses itself. With `--device cuda`, the peers are PyTorch's products and top-k on
+the card: with the passages in the machine's memory, as ours are, and with all of them on the card beforehand. The result
+lists must be equal, except where scores differ by less than rounding.
 """
 
 import argparse
@@ -15,6 +16,9 @@ import numpy as np
 import side
 
 DEPTH = 100
+# PyTorch on a card: with the passages in the machine's memory, or all on the card.
+CARD, RESIDENT = "pytorch", "pytorch, passages on the card"
+CARD_BLOCK = 1 << 17
 
 
 def files(options):
@@ -37,32 +41,59 @@ def unit_vectors(path, rows, dimension, seed):
 
 
 def peer(options):
-    import faiss
-
-    faiss.omp_set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     passages, queries, folder = files(options)
     passages = np.fromfile(passages, dtype=np.float32).reshape(-1, options.dimension)
     queries = np.fromfile(queries, dtype=np.float32).reshape(-1, options.dimension)
-    index = faiss.IndexFlatIP(options.dimension)
-    index.add(passages)
+    search = {"faiss": faiss_search, CARD: card_search, RESIDENT: card_search}[options.peer](passages, queries, options)
     del passages
 
     def repeat():
         start = time.perf_counter()
-        scores, ids = index.search(queries, DEPTH)
+        scores, ids = search()
         seconds = time.perf_counter() - start
-        ids.astype(np.uint32).tofile(folder / "faiss.ids")
-        scores.tofile(folder / "faiss.scores")
+        ids.astype(np.uint32).tofile(folder / "theirs.ids")
+        scores.tofile(folder / "theirs.scores")
         return {"seconds": seconds}
 
     side.serve({}, repeat)
+
+
+def faiss_search(passages, queries, _):
+    import faiss
+
+    faiss.omp_set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+    index = faiss.IndexFlatIP(passages.shape[1])
+    index.add(passages)
+    return lambda: index.search(queries, DEPTH)
+
+
+def card_search(passages, queries, options):
+    """Products of f32 in blocks on the card, whose best are kept; PyTorch multiplies f32 as it is unless told otherwise."""
+    import torch
+
+    passages, queries = torch.from_numpy(passages), torch.from_numpy(queries)
+    if options.peer == RESIDENT:
+        passages = passages.to(options.device)
+
+    def search():
+        ours, best = queries.to(options.device), None
+        for start in range(0, len(passages), CARD_BLOCK):
+            found = (ours @ passages[start : start + CARD_BLOCK].to(options.device).T).topk(DEPTH)
+            found = [found.values, found.indices + start]
+            if best is not None:
+                values, places = torch.cat([best[0], found[0]], dim=1).topk(DEPTH)
+                found = [values, torch.cat([best[1], found[1]], dim=1).gather(1, places)]
+            best = found
+        return [part.cpu().numpy() for part in best]
+
+    return search
 
 
 def check(folder):
     """Compares the lists; a place may hold another passage only if its score is the same up to rounding."""
     read = lambda name, kind: np.fromfile(folder / name, dtype=kind).reshape(-1, DEPTH)
     ids, scores = read("ours.ids", np.uint32), read("ours.scores", np.float32)
-    their_ids, their_scores = read("faiss.ids", np.uint32), read("faiss.scores", np.float32)
+    their_ids, their_scores = read("theirs.ids", np.uint32), read("theirs.scores", np.float32)
     distance = np.abs(scores - their_scores).max()
     assert distance < 1e-6, f"scores at equal places differ by up to {distance}"
     equal = (ids == their_ids).all(axis=1)
@@ -82,7 +113,8 @@ def main():
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--as-installed", action="store_true", help="also with the kernels that FAISS chooses itself")
-    parser.add_argument("--peer", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--device", default="cpu", help="cuda: beside PyTorch on the card")
+    parser.add_argument("--peer", choices=("faiss", CARD, RESIDENT), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.peer:
         return peer(options)
@@ -90,11 +122,15 @@ def main():
     unit_vectors(passages, options.passages, options.dimension, seed=1)
     unit_vectors(queries, options.queries, options.dimension, seed=2)
     sizes = ["--passages", options.passages, "--dimension", options.dimension, "--queries", options.queries]
-    command = [*side.ours("search"), passages, queries, options.dimension, DEPTH, folder]
-    faiss = side.theirs(__file__, *sizes)
-    sides = [side.Side("ours", command, options.threads), side.Side("faiss", faiss, options.threads, side.widest_blas())]
-    if options.as_installed:
-        sides.append(side.Side("faiss as installed", faiss, options.threads))
+    command = [*side.ours("search"), passages, queries, options.dimension, DEPTH, folder, options.device]
+    theirs = lambda kind: side.theirs(__file__, kind, *sizes, "--device", options.device)
+    sides = [side.Side("ours", command, options.threads)]
+    if options.device == "cpu":
+        sides.append(side.Side("faiss", theirs("faiss"), options.threads, side.widest_blas()))
+        if options.as_installed:
+            sides.append(side.Side("faiss as installed", theirs("faiss"), options.threads))
+    else:
+        sides += [side.Side(kind, theirs(kind), options.threads) for kind in (CARD, RESIDENT)]
     side.interleave(sides, options.repeats)
     check(folder)
     rates = {one.name: options.queries / one.median() for one in sides}
