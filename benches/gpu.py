@@ -240,6 +240,7 @@ def arguments():
     parser = argparse.ArgumentParser(prog="benches/run gpu", description=__doc__)
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--passages", type=int, default=4096, help="to encode")
+    parser.add_argument("--batch-tokens", type=int, default=8192, help="of a batch that ours encodes")
     parser.add_argument("--queries", type=int, default=24, help="of a step")
     parser.add_argument("--negatives", type=int, default=7, help="of a query")
     parser.add_argument("--layers", type=int, default=24)
@@ -263,8 +264,9 @@ def main():
     (FOLDER / "batches.json").write_text(json.dumps([tokenize(step)]))
     model = FOLDER / "model"
     last = ["bf16", OPTIONS.device]
+    texts_and_out = [FOLDER / "texts.json", PASSAGE_LENGTH, FOLDER / "ours.f32"]
     ours = {
-        "encode": [*side.ours("encode"), model, FOLDER / "texts.json", PASSAGE_LENGTH, FOLDER / "ours.f32", *last],
+        "encode": [*side.ours("encode"), model, *texts_and_out, *last, OPTIONS.batch_tokens],
         "train": [*side.ours("train_step"), model, FOLDER / "batches.json", TEMPERATURE, RATE, *last],
     }
     for work in [OPTIONS.work] if OPTIONS.work else ours:

@@ -16,6 +16,7 @@ use super::kernels::{SOURCE, names};
 use super::links::Nccl;
 use super::memory::{Argument, Backend, Links, Product};
 use super::products::Products;
+use super::staging::{self, Staging};
 
 /// The oldest compute capability whose cards multiply bfloat16.
 const LEAST_CAPABILITY: (i32, i32) = (8, 0);
@@ -26,6 +27,8 @@ pub(crate) struct Card {
     name: String,
     functions: HashMap<&'static str, CudaFunction>,
     products: Products,
+    /// Made when there is much to copy.
+    staging: Mutex<Option<Staging>>,
 }
 
 impl fmt::Debug for Card {
@@ -90,7 +93,7 @@ impl Card {
         let module = context.load_module(Ptx::from_binary(compile(capability)?)).map_err(failed("load kernels"))?;
         let function = |name| Ok((name, module.load_function(name).map_err(failed("find a kernel"))?));
         let functions = names().map(function).collect::<Result<_>>()?;
-        Ok(Self { context, name, functions, products: Products::new()? })
+        Ok(Self { context, name, functions, products: Products::new()?, staging: Mutex::default() })
     }
 
     /// Makes the card that of the calling thread.
@@ -172,6 +175,16 @@ impl Backend for Card {
 
     unsafe fn upload(&self, values: &[u8], address: u64) -> Result<()> {
         self.bind()?;
+        if values.len() > staging::PART
+            && let Ok(mut staging) = self.staging.try_lock()
+        {
+            let staging = match &mut *staging {
+                Some(staging) => staging,
+                none => none.insert(Staging::new().map_err(failed("get memory that it reads"))?),
+            };
+            // SAFETY: the caller's promise.
+            return unsafe { staging.send(values, address) }.map_err(failed("copy to it"));
+        }
         // SAFETY: the caller's promise.
         unsafe { driver::result::memcpy_htod_sync(address, values) }.map_err(failed("copy to it"))
     }

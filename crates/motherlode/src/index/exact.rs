@@ -52,8 +52,17 @@ impl Similarity {
     }
 }
 
+/// Eight sums side by side, which the processor adds to at once.
 fn dot(a: &[f32], b: &[f32]) -> f64 {
-    a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
+    let ((a, a_rest), (b, b_rest)) = (a.as_chunks::<8>(), b.as_chunks::<8>());
+    let product = |(a, b): (&f32, &f32)| f64::from(*a) * f64::from(*b);
+    let mut sums = [0.0; 8];
+    for (a, b) in a.iter().zip(b) {
+        for (sum, pair) in sums.iter_mut().zip(a.iter().zip(b)) {
+            *sum += product(pair);
+        }
+    }
+    sums.iter().sum::<f64>() + a_rest.iter().zip(b_rest).map(product).sum::<f64>()
 }
 
 /// One over the length of a vector; 1 for the vector of zeros.

@@ -1,6 +1,8 @@
 //! The matrix product of exact search, over the `gemm` crate.
 #![expect(unsafe_code, reason = "the matrix product takes pointers; shapes are checked before it is called")]
 
+use pulp::{Arch, Simd, WithSimd};
+
 /// Passages of one block: the product always has this many rows, so that every score is summed in the same order.
 pub(crate) const BLOCK: usize = 512;
 
@@ -48,6 +50,51 @@ pub(crate) fn dot_products(scores: &mut [f32], queries: &[f32], passages: &[f32]
     }
 }
 
+/// Passages that [`few_dot_products`] takes; so many sums of one after the other keep the processor busy.
+pub(crate) const FEW: usize = 8;
+
+/// Sets `scores` to the dot products of a query and a few passages, or adds them: bit for bit what [`dot_products`] makes of
+/// the same vectors.
+///
+/// The `gemm` crate sums the coordinates of a run one after the other, fused where the processor can, and then adds the sum
+/// to what is there; runs of one or two coordinates begin with what is there instead, and are not fused.
+pub(crate) fn few_dot_products(scores: &mut [f32; FEW], query: &[f32], passages: [&[f32]; FEW], add: bool) {
+    assert!(passages.iter().all(|passage| passage.len() == query.len()), "vectors of one length");
+    Arch::new().dispatch(Few { scores, query, passages, add });
+}
+
+struct Few<'a> {
+    scores: &'a mut [f32; FEW],
+    query: &'a [f32],
+    passages: [&'a [f32]; FEW],
+    add: bool,
+}
+
+impl WithSimd for Few<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) {
+        let can_fuse = size_of::<S::f32s>() > size_of::<f32>();
+        for (number, query) in self.query.chunks(RUN).enumerate() {
+            let run = number * RUN..number * RUN + query.len();
+            let passages = self.passages.map(|passage| &passage[run.clone()]);
+            let (add, before) = (self.add || number > 0, *self.scores);
+            let short = query.len() <= 2;
+            let fused = can_fuse && !short;
+            let mut sums = if add && short { before } else { [0.0; FEW] };
+            for (place, coordinate) in query.iter().enumerate() {
+                for (sum, passage) in sums.iter_mut().zip(passages) {
+                    let other = passage[place];
+                    *sum = if fused { other.mul_add(*coordinate, *sum) } else { other * coordinate + *sum };
+                }
+            }
+            let total = |place: usize| if add && !short { before[place] + sums[place] } else { sums[place] };
+            *self.scores = std::array::from_fn(total);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -89,6 +136,23 @@ mod tests {
             for (passage, score) in passages.chunks(700).zip(row) {
                 let exact: f64 = query.iter().zip(passage).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
                 assert!((f64::from(*score) - 1.0 - exact).abs() < 1e-4, "{score} {exact}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_few_passages_have_the_scores_that_they_have_in_a_block() {
+        for dimension in [1, 2, 3, 64, 384, 512, 513, 514, 515, 700, 1024, 1025, 1100] {
+            let (queries, passages) = (values(2 * dimension, 2_654_435_761), values(BLOCK * dimension, 40_503_977));
+            for add in [false, true] {
+                let mut scores = vec![0.3; 2 * BLOCK];
+                dot_products(&mut scores, &queries, &passages, dimension, add);
+                let rows: Vec<&[f32]> = passages.chunks(dimension).collect();
+                for (scores, rows) in scores.as_chunks::<FEW>().0.iter().zip(rows.as_chunks::<FEW>().0) {
+                    let mut few = [0.3; FEW];
+                    few_dot_products(&mut few, &queries[..dimension], *rows, add);
+                    assert_eq!(few, *scores, "dimension {dimension}, added: {add}");
+                }
             }
         }
     }

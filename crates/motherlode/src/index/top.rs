@@ -52,7 +52,8 @@ impl Best {
         self.kept
     }
 
-    fn cut(&mut self, id_ranks: &[u32]) {
+    /// Lets go of what cannot be among the best any more, and raises the floor to that.
+    pub(crate) fn cut(&mut self, id_ranks: &[u32]) {
         if self.kept.len() >= self.depth {
             let (_, last, _) = self.kept.select_nth_unstable_by(self.depth - 1, |a, b| rank_order(a, b, id_ranks));
             self.floor = last.score;

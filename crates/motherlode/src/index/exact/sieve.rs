@@ -1,20 +1,22 @@
 //! Exact search with a [`Sieve`]: the processor scores the first passages, so that every query has a floor; of all others
-//! the sieve tells which may reach it, and these are scored again as without a sieve.
+//! the sieve tells which may reach it, and these are scored again as without a sieve. Floors rise with what has been seen, so
+//! blocks begin small: of as many passages as were seen before, about `depth` a query pass.
 
 use std::borrow::Cow;
 use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::{BLOCK, Group, Part, Search, Similarity, dot, dot_products, scale, take};
+use super::{BLOCK, Group, Part, Search, Similarity, dot, scale, take};
 use crate::corpus::PassageIndex;
 use crate::engine::Sieve;
 use crate::error::Result;
+use crate::index::product::{FEW, few_dot_products};
 use crate::index::top::Best;
 
 /// Passages that are scored before there is anything to sieve by.
 pub(super) const UNSIEVED: usize = 8 * BLOCK;
-/// Passages that a sieve looks at in one go.
+/// Passages that a sieve looks at in one go, at most.
 pub(super) const SIEVED: usize = 32 * BLOCK;
 
 /// The passages of a block as a sieve takes them: scaled, and the length of the longest vector.
@@ -68,8 +70,10 @@ impl Group<'_> {
             queries.push((&part.queries[..self.count * dimension], dimension));
         }
         sieve.begin(&queries)?;
-        for start in (UNSIEVED..passages).step_by(SIEVED) {
-            let block = start..(start + SIEVED).min(passages);
+        bests.par_iter_mut().for_each(|best| best.cut(search.id_ranks));
+        let mut start = UNSIEVED;
+        while start < passages {
+            let block = start..(start + SIEVED.min(start)).min(passages);
             let prepared =
                 self.parts.iter().map(|part| Prepared::new(part, block.clone())).collect::<Result<Vec<_>>>()?;
             let floor = |(query, best): (usize, &Best)| {
@@ -82,6 +86,7 @@ impl Group<'_> {
             pairs.par_sort_unstable();
             self.score_again(&pairs, &prepared, start, bests, search.id_ranks)?;
             search.progress.advance(block.len());
+            start = block.end;
         }
         Ok(())
     }
@@ -99,23 +104,18 @@ impl Group<'_> {
             let first = pairs.partition_point(|[other, _]| (*other as usize) < query);
             &pairs[first..first + pairs[first..].partition_point(|[other, _]| *other as usize == query)]
         };
-        let widest = passages.iter().map(|passages| passages.dimension).max().unwrap_or(0);
-        let memory = || (vec![0.0; 2 * BLOCK], vec![0.0; BLOCK * widest]);
-        bests.par_iter_mut().enumerate().try_for_each_init(memory, |(scores, rows), (query, best)| {
-            // The product takes whole blocks, and two queries at least: whatever stands in the others' places.
-            let first = query.min(self.padded - 2);
-            for pairs in of_query(query).chunks(BLOCK) {
+        bests.par_iter_mut().enumerate().try_for_each(|(query, best)| {
+            for pairs in of_query(query).chunks(FEW) {
+                let mut scores = [0.0; FEW];
                 for (number, (part, passages)) in self.parts.iter().zip(passages).enumerate() {
                     let dimension = passages.dimension;
-                    let rows = &mut rows[..BLOCK * dimension];
-                    for ([_, passage], row) in pairs.iter().zip(rows.chunks_mut(dimension)) {
-                        row.copy_from_slice(&passages.values[*passage as usize * dimension..][..dimension]);
-                    }
-                    let queries = &part.queries[first * dimension..(first + 2) * dimension];
-                    dot_products(scores, queries, rows, dimension, number > 0);
+                    // Places beyond the pairs score the first passage once more.
+                    let row = |place: usize| pairs.get(place).unwrap_or(&pairs[0])[1] as usize * dimension;
+                    let rows = std::array::from_fn(|place| &passages.values[row(place)..][..dimension]);
+                    few_dot_products(&mut scores, &part.queries[query * dimension..][..dimension], rows, number > 0);
                 }
-                for ([_, passage], score) in pairs.iter().zip(&scores[(query - first) * BLOCK..]) {
-                    take(best, PassageIndex(start as u32 + passage), *score, id_ranks)?;
+                for ([_, passage], score) in pairs.iter().zip(scores) {
+                    take(best, PassageIndex(start as u32 + passage), score, id_ranks)?;
                 }
             }
             Ok(())
