@@ -267,6 +267,49 @@ fn verbs_work_on_what_a_recipe_made() {
     assert!(!nothing.exists(), "a batch is no artefact");
 }
 
+#[test]
+fn queries_and_passages_may_have_encoders_of_their_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let recipe = prepare(folder.path());
+    let text_of_recipe = fs::read_to_string(&recipe).unwrap();
+    write(&recipe, text_of_recipe.split("[[arm]]").next().unwrap());
+    let [first, other] = ["smoke/encoder", "smoke/other"].map(|name| folder.path().join(name));
+    fs::create_dir_all(&other).unwrap();
+    fs::copy(first.join("tokenizer.json"), other.join("tokenizer.json")).unwrap();
+    let config: serde_json::Value =
+        serde_json::from_str(&fs::read_to_string(first.join("config.json")).unwrap()).unwrap();
+    write_tiny_encoder(&other, config["vocab_size"].as_u64().unwrap() as usize, 32, 2, 4).unwrap();
+
+    let run_with = |name: &str, assignment: &str| {
+        let work = folder.path().join(name);
+        let knobs = ["judge.method=\"none\"", "generate.method=\"none\"", assignment];
+        let output = run(&recipe, &work, &knobs);
+        assert!(output.status.success(), "{}", text(&output));
+        work
+    };
+    let vectors = |work: &Path, model: &str, file: &str| {
+        let model = artefact(work, "model", model);
+        fs::read(Path::new(&artefact(work, "encode", &key(&model))).join(file)).unwrap()
+    };
+    let untied = run_with("untied", "model.passage_model=\"smoke/other\"");
+    let tied = run_with("tied", "model.name=\"smoke/encoder\"");
+    let another = run_with("another", "model.name=\"smoke/other\"");
+    for language in ["en", "sw"] {
+        let [queries, passages] = ["queries.dev.f32", "passages.f32"].map(|file| format!("{language}/{file}"));
+        let pair = "query_model/model.safetensors";
+        assert_eq!(vectors(&untied, pair, &queries), vectors(&tied, "", &queries));
+        assert_eq!(vectors(&untied, pair, &passages), vectors(&another, "\"other\"", &passages));
+    }
+    let trained = PathBuf::from(artefact(&untied, "train", ""));
+    for name in ["query_model", "passage_model"] {
+        assert!(
+            trained.join(name).join("model.safetensors").is_file()
+                && trained.join(name).join("tokenizer.json").is_file()
+        );
+    }
+    assert!(!trained.join("model.safetensors").exists());
+}
+
 /// New queries by a model that runs in the process, before and after it was tuned: what they find beyond the first lists.
 #[test]
 fn a_tuned_model_generates_in_the_process_and_its_novelty_is_told() {

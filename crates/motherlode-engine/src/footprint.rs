@@ -73,7 +73,7 @@ impl Planner {
             parameters: Layout::new(shape).parameters(),
             adapters: adapters.map(sizes),
             unit: Unit::of(options.precision),
-            limit: options.memory.unwrap_or(free),
+            limit: options.memory.unwrap_or(free).saturating_sub(options.beside),
             limited_by: if options.memory.is_some() { "`memory` allows" } else { "9/10 of what is free are" },
             shape: shape.clone(),
         })

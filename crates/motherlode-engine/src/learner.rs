@@ -3,7 +3,7 @@
 
 use std::io::{Read, Write};
 
-use motherlode::engine::{LoadOptions, Recomputation, StepReport};
+use motherlode::engine::{LoadOptions, Recomputation};
 use motherlode::{Error, Result};
 use rayon::prelude::*;
 
@@ -214,12 +214,17 @@ impl Learner {
         }
     }
 
-    /// Clips the gradient, moves the weights and clears the gradient.
-    pub(crate) fn step(&mut self, rate: f32) -> Result<StepReport> {
+    /// The norm of the gradient; one that is not finite is an error, and cleared.
+    pub(crate) fn gradient_norm(&mut self) -> Result<f32> {
+        let (layout, _) = self.network.trained();
+        self.optimizer.norm(layout, &mut self.gradient)
+    }
+
+    /// Clips the gradient as part of one of this norm, moves the weights and clears the gradient.
+    pub(crate) fn apply(&mut self, rate: f32, norm: f32) {
         let (layout, weights) = self.network.trained_mut();
-        let report = self.optimizer.step(layout, weights, &mut self.gradient, rate)?;
+        self.optimizer.step(layout, weights, &mut self.gradient, (rate, norm));
         self.weights_changed();
-        Ok(report)
     }
 
     /// Writes what [`restore`](Self::restore) reads.

@@ -6,7 +6,7 @@
 
 use std::ops::Range;
 
-use motherlode::engine::{OptimizerConfig, StepReport};
+use motherlode::engine::OptimizerConfig;
 use motherlode::{Error, Result};
 use rayon::prelude::*;
 
@@ -85,22 +85,27 @@ impl Optimizer {
         Ok(Self { config, steps: 0, first: moments(), second: moments(), alive: vec![false; vocabulary] })
     }
 
-    /// Clips and clears `gradient`, and moves `weights` at `rate`.
+    /// The norm of `gradient`.
     ///
     /// # Errors
-    /// A gradient that is not finite; nothing has moved then, and the gradient is cleared.
-    pub(crate) fn step(
-        &mut self,
-        layout: &Layout,
-        weights: &mut [f32],
-        gradient: &mut Gradient,
-        rate: f32,
-    ) -> Result<StepReport> {
+    /// It is not finite; the gradient is cleared.
+    pub(crate) fn norm(&self, layout: &Layout, gradient: &mut Gradient) -> Result<f32> {
         let norm = gradient.norm(&layout.words());
         if !norm.is_finite() {
             gradient.clear();
             return Err(not_finite(self.steps));
         }
+        Ok(norm)
+    }
+
+    /// Clips `gradient` as part of one of this norm, clears it, and moves `weights` at `rate`.
+    pub(crate) fn step(
+        &mut self,
+        layout: &Layout,
+        weights: &mut [f32],
+        gradient: &mut Gradient,
+        (rate, norm): (f32, f32),
+    ) {
         self.steps += 1;
         let step = constants(&self.config, self.steps, rate, norm);
         let words = layout.words();
@@ -108,7 +113,6 @@ impl Optimizer {
         for tensor in layout.tensors.iter().filter(|tensor| tensor.place.start >= words.end) {
             self.move_tensor(&step, tensor, &mut weights[tensor.place.clone()], gradient);
         }
-        Ok(StepReport { gradient_norm: norm })
     }
 
     fn move_tensor(&mut self, step: &Step, tensor: &Tensor, weights: &mut [f32], gradient: &mut Gradient) {
@@ -250,7 +254,8 @@ mod tests {
                 if dense {
                     gradient.touch_all();
                 }
-                optimizer.step(&layout, &mut weights, &mut gradient, 1e-2).unwrap();
+                let norm = optimizer.norm(&layout, &mut gradient).unwrap();
+                optimizer.step(&layout, &mut weights, &mut gradient, (1e-2, norm));
                 assert!(gradient.values.iter().all(|value| *value == 0.0));
             }
             (weights, optimizer.first, optimizer.second)

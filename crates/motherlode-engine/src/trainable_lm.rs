@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::path::Path;
 
-use motherlode::engine::{ADAPTER, LoadOptions, StepReport, TokenBatch, TrainableLm, Training};
+use motherlode::engine::{ADAPTER, LoadOptions, TokenBatch, TrainableLm, Training};
 use motherlode::{Error, Result};
 use serde_json::Value;
 
@@ -186,8 +186,13 @@ impl TrainableLm for CpuTrainableLm {
 }
 
 impl Training for CpuTrainableLm {
-    fn step(&mut self, rate: f32) -> Result<StepReport> {
-        self.learner.step(rate)
+    fn gradient_norm(&mut self) -> Result<f32> {
+        self.learner.gradient_norm()
+    }
+
+    fn apply(&mut self, rate: f32, norm: f32) -> Result<()> {
+        self.learner.apply(rate, norm);
+        Ok(())
     }
 
     fn write_state(&self, output: &mut dyn Write) -> Result<()> {

@@ -4,9 +4,7 @@ use std::io::{Read, Write};
 use std::path::Path;
 
 use motherlode::Result;
-use motherlode::engine::{
-    ADAPTER, Embeddings, Encoder, LoadOptions, Recomputation, StepReport, TokenBatch, Trainable, Training,
-};
+use motherlode::engine::{ADAPTER, Embeddings, Encoder, LoadOptions, Recomputation, TokenBatch, Trainable, Training};
 use serde_json::Value;
 
 use crate::config::ModelFolder;
@@ -121,9 +119,14 @@ impl Trainable for CpuTrainable {
 }
 
 impl Training for CpuTrainable {
-    fn step(&mut self, rate: f32) -> Result<StepReport> {
+    fn gradient_norm(&mut self) -> Result<f32> {
+        self.learner.gradient_norm()
+    }
+
+    fn apply(&mut self, rate: f32, norm: f32) -> Result<()> {
         self.kept = None;
-        self.learner.step(rate)
+        self.learner.apply(rate, norm);
+        Ok(())
     }
 
     fn write_state(&self, output: &mut dyn Write) -> Result<()> {

@@ -14,12 +14,13 @@ use serde::{Deserialize, Serialize};
 use crate::artefact::{self, Artefact, Draft, Outcome, Recipe, Summary};
 use crate::corpus::{Language, Passage, PassageIndex};
 use crate::dataset::{Dataset, Partition, Split};
-use crate::engine::{Embeddings, Encoder, Engine, LoadOptions, Precision, TokenBatch};
+use crate::engine::{Embeddings, Encoder, Engine, Footprint, LoadOptions, Precision, TokenBatch};
 use crate::error::{Error, Result};
 use crate::mapped::MappedFile;
 use crate::progress::Progress;
 use crate::text::prompts::Prompts;
 use crate::text::tokenize::Tokenizer;
+use crate::untied;
 
 /// Name of the stage.
 pub const STAGE: &str = "encode";
@@ -86,6 +87,8 @@ impl EncoderConfig {
 /// What an encoder reads: prefixed, tokenised, cut to length.
 pub struct EncoderInput {
     tokenizer: Tokenizer,
+    /// That of passages, where an encoder of their own has one.
+    passage_tokenizer: Option<Tokenizer>,
     prompts: Prompts,
     query_length: usize,
     passage_length: usize,
@@ -95,7 +98,14 @@ impl EncoderInput {
     /// Reads tokenizer and prompts of a model's folder.
     pub fn open(folder: &Path, config: &EncoderConfig) -> Result<Self> {
         config.validate()?;
-        let mut prompts = Prompts::open(folder)?;
+        let (first, second) = match untied::encoders(folder)? {
+            Some([queries, passages]) => (queries, Some(passages)),
+            None => (folder.to_path_buf(), None),
+        };
+        let mut prompts = Prompts::open(&first)?;
+        if let Some(passages) = &second {
+            prompts.passage = Prompts::open(passages)?.passage;
+        }
         if let Some(prefix) = &config.query_prefix {
             prompts.query.clone_from(prefix);
         }
@@ -103,7 +113,8 @@ impl EncoderInput {
             prompts.passage.clone_from(prefix);
         }
         let (query_length, passage_length) = (config.query_length, config.passage_length);
-        Ok(Self { tokenizer: Tokenizer::open(folder)?, prompts, query_length, passage_length })
+        let passage_tokenizer = second.map(|passages| Tokenizer::open(&passages)).transpose()?;
+        Ok(Self { tokenizer: Tokenizer::open(&first)?, passage_tokenizer, prompts, query_length, passage_length })
     }
 
     /// The tokens of queries, in order.
@@ -116,14 +127,30 @@ impl EncoderInput {
     pub fn passages(&self, passages: &[Passage<'_>]) -> Result<TokenBatch> {
         let text = |passage: &Passage<'_>| format!("{}{}", self.prompts.passage, passage.joined(" "));
         let texts: Vec<String> = passages.iter().map(text).collect();
-        self.tokenizer.encode(&texts, self.passage_length)
+        self.passage_tokenizer.as_ref().unwrap_or(&self.tokenizer).encode(&texts, self.passage_length)
     }
+}
+
+/// What encoding takes with the model in `folder`.
+///
+/// # Errors
+/// It does not fit into the memory.
+pub fn footprint(engine: &dyn Engine, folder: &Path, config: &EncoderConfig) -> Result<Footprint> {
+    let options = config.options();
+    let Some([queries, passages]) = untied::encoders(folder)? else {
+        return engine.encoding_footprint(folder, &options, config.query_length.max(config.passage_length));
+    };
+    let first = engine.encoding_footprint(&queries, &options, config.query_length)?;
+    let options = LoadOptions { beside: first.total(), ..options };
+    Ok(first.beside(engine.encoding_footprint(&passages, &options, config.passage_length)?))
 }
 
 /// An encoder that takes texts.
 pub struct TextEncoder {
     input: EncoderInput,
     encoder: Box<dyn Encoder>,
+    /// That of passages, where they have one of their own.
+    passage_encoder: Option<Box<dyn Encoder>>,
     batch_tokens: usize,
 }
 
@@ -131,12 +158,18 @@ impl TextEncoder {
     /// Opens the model in `folder`.
     pub fn open(engine: &dyn Engine, folder: &Path, config: &EncoderConfig) -> Result<Self> {
         let input = EncoderInput::open(folder, config)?;
-        let options = config.options();
-        let longest = config.query_length.max(config.passage_length);
         // Refuses what there is no memory for, before the weights are read.
-        engine.encoding_footprint(folder, &options, longest)?;
-        let encoder = engine.encoder(folder, &options)?;
-        Ok(Self { input, encoder, batch_tokens: config.batch_tokens })
+        footprint(engine, folder, config)?;
+        let options = config.options();
+        let (encoder, passage_encoder) = match untied::encoders(folder)? {
+            None => (engine.encoder(folder, &options)?, None),
+            Some([queries, passages]) => {
+                let (encoder, other) = (engine.encoder(&queries, &options)?, engine.encoder(&passages, &options)?);
+                untied::check_dimensions(folder, [encoder.dimension(), other.dimension()])?;
+                (encoder, Some(other))
+            }
+        };
+        Ok(Self { input, encoder, passage_encoder, batch_tokens: config.batch_tokens })
     }
 
     /// Number of tokens that the encoder reads of each of these passages.
@@ -156,7 +189,8 @@ impl TextEncoder {
 
     /// One vector a passage, in order.
     pub fn passages(&self, passages: &[Passage<'_>]) -> Result<Embeddings> {
-        encode_batches(&*self.encoder, &self.input.passages(passages)?, self.batch_tokens)
+        let encoder = self.passage_encoder.as_ref().unwrap_or(&self.encoder);
+        encode_batches(&**encoder, &self.input.passages(passages)?, self.batch_tokens)
     }
 }
 
@@ -235,7 +269,7 @@ pub fn encode(
         Outcome::Write(draft) => draft,
     };
     let mut summary = Summary::default();
-    if let Some(device) = inputs.engine.device(inputs.model, &config.options())? {
+    if let Some(device) = inputs.engine.device(&untied::first_encoder(inputs.model)?, &config.options())? {
         progress.say(&format!("encoding on {device}"));
         summary.note(format!("encoded on {device}"));
     }

@@ -253,11 +253,25 @@ impl LoraConfig {
 
 /// What all models in training have in common: weights that an accumulated gradient moves.
 pub trait Training: Send {
-    /// Clips the accumulated gradient, moves the weights by one `AdamW` step at `rate`, and clears the gradient.
+    /// Euclidean norm of the accumulated gradient. Asked once for each step, when all of its gradient is there.
+    ///
+    /// # Errors
+    /// A gradient that is not finite, which is cleared.
+    fn gradient_norm(&mut self) -> Result<f32>;
+
+    /// Clips the accumulated gradient as part of one whose norm is `norm`, moves the weights by one `AdamW` step at `rate`,
+    /// and clears the gradient.
+    fn apply(&mut self, rate: f32, norm: f32) -> Result<()>;
+
+    /// One optimiser step of a model by itself: [`apply`](Self::apply) with the gradient's own norm.
     ///
     /// # Errors
     /// A gradient that is not finite; nothing has moved then.
-    fn step(&mut self, rate: f32) -> Result<StepReport>;
+    fn step(&mut self, rate: f32) -> Result<StepReport> {
+        let gradient_norm = self.gradient_norm()?;
+        self.apply(rate, gradient_norm)?;
+        Ok(StepReport { gradient_norm })
+    }
 
     /// Writes weights, optimiser moments and step count, such that [`restore`](Self::restore) continues bit for bit.
     ///
@@ -337,6 +351,8 @@ pub struct LoadOptions {
     /// For training: bytes that it may take in all, weights included; without it, 9/10 of what is free on the machine.
     /// No result depends on it.
     pub memory: Option<u64>,
+    /// Bytes of that memory, or of what is free, which another encoder is about to take.
+    pub beside: u64,
     /// A folder in the format of `peft` whose adapters are laid over the weights: merged into them, or, with `lora`,
     /// what training begins with.
     pub adapter: Option<PathBuf>,
@@ -374,6 +390,18 @@ impl Default for Recomputation {
 }
 
 impl Footprint {
+    /// What two encoders take side by side; how it was made to fit is told of the second.
+    #[must_use]
+    pub fn beside(self, other: Self) -> Self {
+        Self {
+            weights: self.weights + other.weights,
+            optimizer: self.optimizer + other.optimizer,
+            activations: self.activations + other.activations,
+            scratch: self.scratch + other.scratch,
+            recomputation: other.recomputation,
+        }
+    }
+
     /// All bytes.
     pub fn total(&self) -> u64 {
         let Self { weights, optimizer, activations, scratch, .. } = self;

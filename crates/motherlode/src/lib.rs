@@ -35,6 +35,7 @@ pub mod search;
 pub mod text;
 pub mod topic;
 pub mod train;
+pub mod untied;
 pub mod what_if;
 
 pub use error::{Error, Result};

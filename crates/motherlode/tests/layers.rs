@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 /// Rooms in order; those of one line may import one another.
 const ORDER: [&[&str]; 28] = [
     &["error"],
-    &["config", "random", "progress", "mapped", "memory", "lines", "html", "database"],
+    &["config", "random", "progress", "mapped", "memory", "lines", "html", "database", "untied"],
     &["gguf"],
     &["engine"],
     &["artefact"],

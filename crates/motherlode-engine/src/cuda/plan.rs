@@ -53,7 +53,7 @@ impl CardPlan {
             rounded,
             activation,
             stream,
-            limit: options.memory.unwrap_or(free / 10 * 9),
+            limit: options.memory.unwrap_or(free / 10 * 9).saturating_sub(options.beside),
             limited_by: if options.memory.is_some() {
                 "`memory` allows"
             } else {

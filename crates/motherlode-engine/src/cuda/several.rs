@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::{io, thread};
 
-use motherlode::engine::{Embeddings, Encoder, Footprint, LoadOptions, StepReport, TokenBatch, Trainable, Training};
+use motherlode::engine::{Embeddings, Encoder, Footprint, LoadOptions, TokenBatch, Trainable, Training};
 use motherlode::{Error, Result};
 
 use super::kernels::Element;
@@ -183,15 +183,18 @@ impl<A: Element> Trainable for SeveralTrainable<A> {
 }
 
 impl<A: Element> Training for SeveralTrainable<A> {
-    fn step(&mut self, rate: f32) -> Result<StepReport> {
+    fn gradient_norm(&mut self) -> Result<f32> {
         CardTrainable::share_gradients(&mut self.several.cards, &*self.links)?;
-        let reports = on_each(self.cards(), |card| card.step(rate))?;
-        if reports.iter().any(|report| report.gradient_norm.to_bits() != reports[0].gradient_norm.to_bits()) {
-            let norms: Vec<f32> = reports.iter().map(|report| report.gradient_norm).collect();
+        let norms = on_each(self.cards(), |card| card.gradient_norm())?;
+        if norms.iter().any(|norm| norm.to_bits() != norms[0].to_bits()) {
             let message = format!("graphics cards: expected the same gradient on all cards, got norms {norms:?}");
             return Err(Error::data(message));
         }
-        Ok(reports[0])
+        Ok(norms[0])
+    }
+
+    fn apply(&mut self, rate: f32, norm: f32) -> Result<()> {
+        on_each(self.cards(), |card| card.apply(rate, norm)).map(|_| ())
     }
 
     fn write_state(&self, output: &mut dyn io::Write) -> Result<()> {

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use motherlode::Result;
 use motherlode::engine::{
-    Embeddings, Encoder, LoadOptions, OptimizerConfig, Recomputation, StepReport, TokenBatch, Trainable, Training,
+    Embeddings, Encoder, LoadOptions, OptimizerConfig, Recomputation, TokenBatch, Trainable, Training,
 };
 use serde_json::Value;
 
@@ -240,14 +240,18 @@ impl<A: Element> Trainable for CardTrainable<A> {
 }
 
 impl<A: Element> Training for CardTrainable<A> {
-    fn step(&mut self, rate: f32) -> Result<StepReport> {
-        self.encoder.work().kept = None;
-        let network = &mut self.encoder.network;
-        let norm = network.kernels.norm(self.gradient.view())?;
+    fn gradient_norm(&mut self) -> Result<f32> {
+        let norm = self.encoder.network.kernels.norm(self.gradient.view())?;
         if !norm.is_finite() {
             self.gradient.clear()?;
             return Err(optimizer::not_finite(self.steps));
         }
+        Ok(norm)
+    }
+
+    fn apply(&mut self, rate: f32, norm: f32) -> Result<()> {
+        self.encoder.work().kept = None;
+        let network = &mut self.encoder.network;
         self.steps += 1;
         let step = optimizer::constants(&self.optimizer, self.steps, rate, norm);
         for tensor in &network.layout.tensors {
@@ -255,8 +259,7 @@ impl<A: Element> Training for CardTrainable<A> {
             let [weights, first, second, gradient] = buffers.map(|buffer| buffer.part_mut(tensor.place.clone()));
             network.kernels.adamw(&step, tensor.decays, weights, [first, second], gradient)?;
         }
-        network.weights_changed()?;
-        Ok(StepReport { gradient_norm: norm })
+        network.weights_changed()
     }
 
     fn write_state(&self, output: &mut dyn Write) -> Result<()> {

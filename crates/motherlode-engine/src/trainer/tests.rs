@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use motherlode::engine::{OptimizerConfig, Precision};
+use motherlode::engine::{OptimizerConfig, Precision, StepReport};
 use rand::RngExt;
 
 use super::*;
@@ -65,6 +65,28 @@ pub(super) fn state(trainable: &CpuTrainable) -> Vec<u8> {
     let mut bytes = Vec::new();
     trainable.write_state(&mut bytes).unwrap();
     bytes
+}
+
+#[test]
+fn a_gradient_is_clipped_as_part_of_a_longer_one() {
+    let limited = |most| tiny_with(OptimizerConfig { max_gradient_norm: most, ..OptimizerConfig::default() });
+    let accumulated = |mut trainable: CpuTrainable| {
+        let batch = batch(3, 20);
+        trainable.forward(&batch, 0).unwrap();
+        trainable.backward(&batch, &upstream(0, &batch), 0).unwrap();
+        trainable
+    };
+    let norm = accumulated(limited(0.0)).gradient_norm().unwrap();
+    // As one that is four times as long, it is cut to a quarter of the limit.
+    let (mut part, mut alone) = (accumulated(limited(0.5 * norm)), accumulated(limited(0.125 * norm)));
+    part.apply(1e-3, 4.0 * norm).unwrap();
+    alone.step(1e-3).unwrap();
+    let [part, alone] = [&part, &alone].map(|trainable| trainable.encode(&batch(4, 9)).unwrap());
+    let distance = part.values().iter().zip(alone.values()).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    assert!(distance < 1e-6, "{distance}");
+    let mut unclipped = accumulated(limited(0.0));
+    unclipped.step(1e-3).unwrap();
+    assert!(unclipped.encode(&batch(4, 9)).unwrap() != part, "clipping shows");
 }
 
 #[test]

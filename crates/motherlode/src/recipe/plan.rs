@@ -17,7 +17,7 @@ use crate::encode::TextEncoder;
 use crate::engine::{Footprint, LoadOptions};
 use crate::error::Result;
 use crate::memory::readable;
-use crate::{generate, judge};
+use crate::{encode, generate, judge, train};
 
 /// Passages that are encoded to measure lengths and speed.
 const SAMPLE: usize = 96;
@@ -95,7 +95,8 @@ fn plan_variant(workshop: &Workshop<'_>, variant: &Variant) -> Result<VariantPla
     let batch = &settings.batch;
     let texts_a_step = batch.queries as f64 * (1.0 + batch.negatives as f64);
     let train_queries = (queries as f64 * (1.0 - settings.sample.validation_share)).ceil();
-    let weights = std::fs::metadata(model.path("model.safetensors")).map_or(0, |file| file.len());
+    let files = model.manifest().files.iter().map(|file| &file.path).filter(|path| path.ends_with(".safetensors"));
+    let weights: u64 = files.map(|path| std::fs::metadata(model.path(path)).map_or(0, |file| file.len())).sum();
     let options = LoadOptions {
         layers: settings.encoder.layers,
         precision: settings.encoder.precision,
@@ -103,8 +104,8 @@ fn plan_variant(workshop: &Workshop<'_>, variant: &Variant) -> Result<VariantPla
         memory: settings.train.memory,
         ..LoadOptions::default()
     };
-    let longest = settings.encoder.query_length.max(settings.encoder.passage_length);
-    let lengths = measured.step_lengths(settings);
+    let [of_queries, of_passages] = measured.step_lengths(settings);
+    let (engine, folder) = (&**workshop.engine(), model.folder());
     let vectors = (passages + all_queries) * measured.dimension * 4 * encoders;
     Ok(VariantPlan {
         name: format!("{}, seed {}", variant.name, variant.seed),
@@ -117,8 +118,8 @@ fn plan_variant(workshop: &Workshop<'_>, variant: &Variant) -> Result<VariantPla
         steps: (train_queries / batch.queries as f64).ceil() as usize * batch.epochs as usize,
         step_tokens: texts_a_step * measured.tokens(),
         disk: vectors as u64 + 5 * weights,
-        encoding_memory: workshop.engine().encoding_footprint(model.folder(), &options, longest)?,
-        training_memory: workshop.engine().training_footprint(model.folder(), &options, &lengths)?,
+        encoding_memory: encode::footprint(engine, folder, &settings.encoder)?,
+        training_memory: train::footprint(engine, folder, &options, [&of_queries, &of_passages])?,
     })
 }
 
@@ -191,11 +192,11 @@ impl Measured {
         self.lengths.iter().sum::<usize>() as f64 / self.lengths.len().max(1) as f64
     }
 
-    /// Lengths of the sequences of one step: queries as long as may be, passages like those of the sample.
-    fn step_lengths(&self, settings: &Settings) -> Vec<usize> {
+    /// Lengths of the sequences of one step: queries as long as may be, then passages like those of the sample.
+    fn step_lengths(&self, settings: &Settings) -> [Vec<usize>; 2] {
         let (queries, negatives) = (settings.batch.queries, settings.batch.negatives);
         let passages = self.lengths.iter().copied().cycle().take(queries * (1 + negatives));
-        passages.chain(std::iter::repeat_n(settings.encoder.query_length, queries)).collect()
+        [vec![settings.encoder.query_length; queries], passages.collect()]
     }
 }
 

@@ -247,9 +247,10 @@ impl Settings {
             Retriever::Dense { model, .. } => Some(&mut **model),
             Retriever::Lexical { .. } => None,
         });
-        for model in members.chain([&mut self.model]) {
-            if root.join(&model.name).is_dir() {
-                model.name = root.join(&model.name).display().to_string();
+        let models = members.chain([&mut self.model]);
+        for name in models.flat_map(|model| [Some(&mut model.name), model.passage_model.as_mut()]).flatten() {
+            if root.join(&*name).is_dir() {
+                *name = root.join(&*name).display().to_string();
             }
         }
     }

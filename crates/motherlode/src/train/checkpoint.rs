@@ -140,9 +140,7 @@ impl<S: Progressed> Checkpoints<S> {
         }
         fs::create_dir_all(&partial).map_err(Error::io(&partial))?;
         model.save(&partial)?;
-        for path in entries(&partial)? {
-            File::open(&path).and_then(|file| file.sync_all()).map_err(Error::io(&path))?;
-        }
+        sync(&partial)?;
         fs::rename(&partial, &folder).map_err(Error::io(&folder))
     }
 
@@ -167,6 +165,9 @@ impl<S: Progressed> Checkpoints<S> {
         for path in self.newest_first()? {
             if let Some((state, mut engine)) = open::<S>(&path)? {
                 model.restore(&mut engine)?;
+                if engine.read(&mut [0]).map_err(Error::io(&path))? != 0 {
+                    return Err(Error::file(&path, "expected nothing behind the state of the model"));
+                }
                 return Ok(Some(state));
             }
         }
@@ -196,6 +197,17 @@ impl<S: Progressed> Checkpoints<S> {
         paths.reverse();
         Ok(paths)
     }
+}
+
+/// Makes everything in a folder safe on the disk.
+fn sync(folder: &Path) -> Result<()> {
+    for path in entries(folder)? {
+        if path.is_dir() {
+            sync(&path)?;
+        }
+        File::open(&path).and_then(|file| file.sync_all()).map_err(Error::io(&path))?;
+    }
+    Ok(())
 }
 
 /// The loop's state and a reader of the engine's, or nothing where the file is damaged.

@@ -14,6 +14,7 @@ use crate::error::Result;
 use crate::index::exact::Similarity;
 use crate::lines;
 use crate::text::prompts::{PROMPTS_FILE, Prompts};
+use crate::untied::{self, PASSAGE_MODEL, QUERY_MODEL};
 
 /// Files that are taken over as they are, where the base model has them.
 const COPIED: [&str; 8] = [
@@ -48,21 +49,72 @@ pub(super) fn export(
     config: &TrainConfig,
     trained: &Trained<'_>,
 ) -> Result<Artefact> {
-    for (name, path) in saved(&trained.weights)? {
-        draft.copy(&name, &path)?;
-    }
     let base = inputs.base.folder;
-    for name in COPIED.into_iter().filter(|name| base.join(name).exists()) {
-        draft.copy(name, &base.join(name))?;
+    match untied::encoders(base)? {
+        None => Encoder { base, weights: &trained.weights, place: "" }.export(&mut draft, inputs, config)?,
+        Some(bases) => {
+            for (base, name) in bases.iter().zip([QUERY_MODEL, PASSAGE_MODEL]) {
+                let (weights, place) = (&trained.weights.join(name), &format!("{name}/"));
+                Encoder { base, weights, place }.export(&mut draft, inputs, config)?;
+            }
+        }
     }
-    write_modules(&mut draft, base, config.similarity)?;
-    write_json(&mut draft, LENGTHS, &lengths(inputs)?)?;
-    write_json(&mut draft, PROMPTS_FILE, &prompts(inputs, config.similarity)?)?;
-    let card = model_card(inputs, trained);
+    let card = model_card(inputs, trained)?;
     draft.write_text("README.md", &card)?;
     draft.write_lines("log.jsonl", &trained.state.log)?;
     draft.write_lines("validation.jsonl", &trained.state.validations)?;
     draft.commit(trained.summary.clone())
+}
+
+/// An encoder of the model.
+struct Encoder<'a> {
+    /// The folder of the base model's.
+    base: &'a Path,
+    /// The folder in which the engine saved it.
+    weights: &'a Path,
+    /// What its files' names begin with.
+    place: &'a str,
+}
+
+impl Encoder<'_> {
+    fn export(&self, draft: &mut Draft, inputs: &TrainInputs<'_>, config: &TrainConfig) -> Result<()> {
+        let Self { base, place, .. } = *self;
+        for (name, path) in saved(self.weights)? {
+            draft.copy(&format!("{place}{name}"), &path)?;
+        }
+        for name in COPIED.into_iter().filter(|name| base.join(name).exists()) {
+            draft.copy(&format!("{place}{name}"), &base.join(name))?;
+        }
+        self.write_modules(draft, config.similarity)?;
+        write_json(draft, &format!("{place}{LENGTHS}"), &lengths(base, inputs)?)?;
+        write_json(draft, &format!("{place}{PROMPTS_FILE}"), &prompts(base, inputs, config.similarity)?)
+    }
+
+    /// Takes over the list of modules and their folders; a base without one is mean-pooled, and scaled for cosine.
+    fn write_modules(&self, draft: &mut Draft, similarity: Similarity) -> Result<()> {
+        let Self { base, place, .. } = *self;
+        let module = |number: usize, path: &str, kind: &str| {
+            let kind = format!("sentence_transformers.models.{kind}");
+            json!({ "idx": number, "name": number.to_string(), "path": path, "type": kind })
+        };
+        let present = read_json(&base.join(MODULES))?;
+        let modules = present.unwrap_or_else(|| {
+            let mut modules = vec![module(0, "", "Transformer"), module(1, "1_Pooling", "Pooling")];
+            if similarity == Similarity::Cosine {
+                modules.push(module(2, "2_Normalize", "Normalize"));
+            }
+            Value::Array(modules)
+        });
+        write_json(draft, &format!("{place}{MODULES}"), &modules)?;
+        let folders = modules.as_array().into_iter().flatten().filter_map(|module| module["path"].as_str());
+        for folder in folders.filter(|folder| is_module_folder(folder) && base.join(folder).is_dir()) {
+            for path in entries(&base.join(folder))?.into_iter().filter(|path| is_plain(path)) {
+                let name = format!("{place}{folder}/{}", path.file_name().unwrap_or_default().to_string_lossy());
+                draft.copy(&name, &path)?;
+            }
+        }
+        Ok(())
+    }
 }
 
 /// What the engine saved: files, and the files of the folder of adapters.
@@ -84,31 +136,6 @@ fn read_json(path: &Path) -> Result<Option<Value>> {
     path.exists().then(|| lines::json(path)).transpose()
 }
 
-/// Takes over the list of modules and their folders; a base without one is mean-pooled, and scaled for cosine.
-fn write_modules(draft: &mut Draft, base: &Path, similarity: Similarity) -> Result<()> {
-    let module = |number: usize, path: &str, kind: &str| {
-        let kind = format!("sentence_transformers.models.{kind}");
-        json!({ "idx": number, "name": number.to_string(), "path": path, "type": kind })
-    };
-    let present = read_json(&base.join(MODULES))?;
-    let modules = present.unwrap_or_else(|| {
-        let mut modules = vec![module(0, "", "Transformer"), module(1, "1_Pooling", "Pooling")];
-        if similarity == Similarity::Cosine {
-            modules.push(module(2, "2_Normalize", "Normalize"));
-        }
-        Value::Array(modules)
-    });
-    write_json(draft, MODULES, &modules)?;
-    let folders = modules.as_array().into_iter().flatten().filter_map(|module| module["path"].as_str());
-    for folder in folders.filter(|folder| is_module_folder(folder) && base.join(folder).is_dir()) {
-        for path in entries(&base.join(folder))?.into_iter().filter(|path| is_plain(path)) {
-            let name = format!("{folder}/{}", path.file_name().unwrap_or_default().to_string_lossy());
-            draft.copy(&name, &path)?;
-        }
-    }
-    Ok(())
-}
-
 /// A folder right below the model's, so that no list of modules reaches outside.
 fn is_module_folder(name: &str) -> bool {
     !name.is_empty() && !name.contains(['/', '\\']) && !name.starts_with('.')
@@ -120,18 +147,17 @@ fn is_plain(path: &Path) -> bool {
 }
 
 /// `max_seq_length` is the longer of what queries and passages were cut to while training.
-fn lengths(inputs: &TrainInputs<'_>) -> Result<Value> {
-    let mut lengths =
-        read_json(&inputs.base.folder.join(LENGTHS))?.unwrap_or_else(|| json!({ "do_lower_case": false }));
+fn lengths(base: &Path, inputs: &TrainInputs<'_>) -> Result<Value> {
+    let mut lengths = read_json(&base.join(LENGTHS))?.unwrap_or_else(|| json!({ "do_lower_case": false }));
     lengths["max_seq_length"] = inputs.encoder.query_length.max(inputs.encoder.passage_length).into();
     Ok(lengths)
 }
 
 /// The prompts that training used, under the names that sentence-transformers looks for.
-fn prompts(inputs: &TrainInputs<'_>, similarity: Similarity) -> Result<Value> {
-    let path = inputs.base.folder.join(PROMPTS_FILE);
+fn prompts(base: &Path, inputs: &TrainInputs<'_>, similarity: Similarity) -> Result<Value> {
+    let path = base.join(PROMPTS_FILE);
     let mut content = read_json(&path)?.unwrap_or_else(|| json!({ "default_prompt_name": null }));
-    let mut used = Prompts::open(inputs.base.folder)?;
+    let mut used = Prompts::open(base)?;
     used.query = inputs.encoder.query_prefix.clone().unwrap_or(used.query);
     used.passage = inputs.encoder.passage_prefix.clone().unwrap_or(used.passage);
     let mut prompts = Map::new();
@@ -147,7 +173,7 @@ fn prompts(inputs: &TrainInputs<'_>, similarity: Similarity) -> Result<Value> {
 }
 
 /// The README of a model folder: what it is, where it comes from, how it validated.
-fn model_card(inputs: &TrainInputs<'_>, trained: &Trained<'_>) -> String {
+fn model_card(inputs: &TrainInputs<'_>, trained: &Trained<'_>) -> Result<String> {
     let state = trained.state;
     let languages: BTreeSet<&str> =
         state.log.iter().map(|record| record.language.as_str()).filter(|language| *language != "mixed").collect();
@@ -179,9 +205,21 @@ fn model_card(inputs: &TrainInputs<'_>, trained: &Trained<'_>) -> String {
     trained.summary.notes.iter().for_each(|note| _ = writeln!(card, "- {note}"));
     card.push_str(&validation_table(state));
     card.push_str("\n```python\nfrom sentence_transformers import SentenceTransformer\n\n");
-    card.push_str("model = SentenceTransformer(\"this folder\")\n");
-    card.push_str("similarity = model.similarity(model.encode_query([\"…\"]), model.encode_document([\"…\"]))\n```\n");
-    card
+    let names = if untied::encoders(inputs.base.folder)?.is_some() {
+        [QUERY_MODEL, PASSAGE_MODEL].iter().for_each(|name| {
+            _ = writeln!(card, "{name} = SentenceTransformer(\"this folder/{name}\")");
+        });
+        [QUERY_MODEL, PASSAGE_MODEL]
+    } else {
+        card.push_str("model = SentenceTransformer(\"this folder\")\n");
+        ["model"; 2]
+    };
+    let [queries, passages] = names;
+    _ = writeln!(
+        card,
+        "similarity = {queries}.similarity({queries}.encode_query([\"…\"]), {passages}.encode_document([\"…\"]))\n```"
+    );
+    Ok(card)
 }
 
 fn validation_table(state: &LoopState) -> String {

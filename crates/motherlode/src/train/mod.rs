@@ -10,6 +10,7 @@ pub mod checkpoint;
 mod config;
 mod export;
 pub mod loss;
+mod model;
 pub mod schedule;
 mod steps;
 pub mod teacher;
@@ -22,6 +23,7 @@ use std::path::Path;
 
 pub use self::config::{DistillationConfig, Every, Pool, TrainConfig, ValidationConfig};
 use self::export::{Trained, export};
+pub use self::model::footprint;
 use self::trainer::Trainer;
 use crate::artefact::{self, Artefact, Outcome, Recipe};
 use crate::dataset::Dataset;

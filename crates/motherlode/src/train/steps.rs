@@ -69,10 +69,10 @@ impl Steps {
         self.epochs.len()
     }
 
-    /// Lengths in tokens, such that no step has longer sequences or more of them.
-    pub(super) fn longest_lengths(&self, encoder: &EncoderConfig) -> Vec<usize> {
+    /// Lengths of queries and of passages in tokens, such that no step has longer sequences or more of them.
+    pub(super) fn longest_lengths(&self, encoder: &EncoderConfig) -> [Vec<usize>; 2] {
         let (queries, passages) = self.most;
-        [vec![encoder.query_length; queries], vec![encoder.passage_length; passages]].concat()
+        [vec![encoder.query_length; queries], vec![encoder.passage_length; passages]]
     }
 
     /// What stopped the training at a step, with what the step was made of.

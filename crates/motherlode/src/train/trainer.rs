@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use super::checkpoint::{Checkpoints, LoopState, StepRecord};
 use super::loss::{LossInput, LossOptions, LossReport, contrastive};
+use super::model::Model;
 use super::schedule::Schedule;
 use super::steps::{Preparation, Prepared, Steps};
 use super::teacher::{Teacher, TeacherKind};
@@ -14,10 +15,11 @@ use super::{Every, Pool, TrainConfig, TrainInputs, steps};
 use crate::artefact::{Artefact, Summary};
 use crate::batch::Step;
 use crate::encode::EncoderInput;
-use crate::engine::{Embeddings, Footprint, LoadOptions, Trainable};
+use crate::engine::{Embeddings, Footprint, LoadOptions, Training};
 use crate::error::{Error, Result};
 use crate::memory;
 use crate::progress::Progress;
+use crate::untied;
 
 /// A training between two steps.
 pub(super) struct Trainer<'a> {
@@ -28,7 +30,7 @@ pub(super) struct Trainer<'a> {
     validation: Validation<'a>,
     checkpoints: Checkpoints<LoopState>,
     watch: Option<Watch>,
-    model: Box<dyn Trainable>,
+    model: Model,
     schedule: Schedule,
     loss: LossOptions,
     /// Where the model computes.
@@ -55,14 +57,14 @@ impl<'a> Trainer<'a> {
             seed,
             lora: config.lora.clone(),
             memory: config.memory,
-            adapter: None,
+            ..LoadOptions::default()
         };
-        let lengths = steps.longest_lengths(inputs.encoder);
-        let device = inputs.engine.device(inputs.base.folder, &options)?;
-        let footprint = inputs.engine.training_footprint(inputs.base.folder, &options, &lengths)?;
-        let mut model = inputs.engine.trainable(inputs.base.folder, &options)?;
+        let [queries, passages] = steps.longest_lengths(inputs.encoder);
+        let folder = inputs.base.folder;
+        let device = inputs.engine.device(&untied::first_encoder(folder)?, &options)?;
+        let (mut model, footprint) = Model::open(inputs.engine, folder, &options, [&queries, &passages])?;
         let checkpoints = Checkpoints::new(scratch);
-        let state = checkpoints.restore(&mut *model)?.unwrap_or_default();
+        let state = checkpoints.restore(&mut model)?.unwrap_or_default();
         let watch = inputs.watched.map(|folder| Watch::open(folder, &state)).transpose()?;
         Ok(Self {
             schedule: Schedule::new(config.rate, config.warmup, steps.len()),
@@ -102,7 +104,7 @@ impl<'a> Trainer<'a> {
             progress.advance(1);
             if self.state.step.is_multiple_of(self.config.checkpoint_every) {
                 let at = |error: Error| Error::data(format!("checkpoint after {} steps: {error}", self.state.step));
-                self.checkpoints.write(&self.state, &*self.model).map_err(at)?;
+                self.checkpoints.write(&self.state, &self.model).map_err(at)?;
             }
         }
     }
@@ -130,13 +132,13 @@ impl<'a> Trainer<'a> {
     fn validate(&mut self, progress: &Progress<'_>) -> Result<()> {
         let step = self.state.step;
         let at = |error: Error| Error::data(format!("validation after {step} steps: {error}"));
-        let record = self.validation.measure(step, &*self.model, &self.texts, progress).map_err(at)?;
+        let record = self.validation.measure(step, self.model.encoders(), &self.texts, progress).map_err(at)?;
         progress.say(&format!("step {}: validation nDCG@10 {:.4}", record.step, record.macro_average));
         self.watch.iter_mut().try_for_each(|watch| watch.validated(&record))?;
         if self.state.validated(record) {
-            self.checkpoints.save_best(self.state.step, &*self.model)?;
+            self.checkpoints.save_best(self.state.step, &self.model)?;
         }
-        self.checkpoints.write(&self.state, &*self.model)
+        self.checkpoints.write(&self.state, &self.model)
     }
 
     /// One optimiser step.
@@ -147,7 +149,7 @@ impl<'a> Trainer<'a> {
         let at = |error: Error| self.steps.refuse(&step, &language, &error);
         let prepared = self.preparation.prepare(&step, &mut self.texts).map_err(at)?;
         let job = Job { step: index, loss: &self.loss };
-        let report = job.accumulate(&mut *self.model, &prepared).map_err(at)?;
+        let report = job.accumulate(&mut self.model, &prepared).map_err(at)?;
         let rate = self.schedule.rate(index);
         let gradient_norm = self.model.step(rate).map_err(at)?.gradient_norm;
         if !gradient_norm.is_finite() {
@@ -166,7 +168,7 @@ impl<'a> Trainer<'a> {
     pub(super) fn chosen_weights(&self) -> Result<PathBuf> {
         let chosen = self.state.best.unwrap_or(self.state.step);
         if self.state.best.is_none() {
-            self.checkpoints.save_best(chosen, &*self.model)?;
+            self.checkpoints.save_best(chosen, &self.model)?;
         }
         Ok(self.checkpoints.best(chosen))
     }
@@ -242,9 +244,9 @@ pub(super) struct Job<'a> {
 
 impl Job<'_> {
     /// Adds the step's gradient to the model's and returns the loss.
-    pub(super) fn accumulate(&self, model: &mut dyn Trainable, prepared: &Prepared) -> Result<LossReport> {
-        let vectors = model.forward(&prepared.tokens, self.step)?;
+    pub(super) fn accumulate(&self, model: &mut Model, prepared: &Prepared) -> Result<LossReport> {
         let split = prepared.rows.len();
+        let vectors = model.forward(&prepared.tokens, split, self.step)?;
         let (queries, passages) = (vectors.slice(0..split), vectors.slice(split..vectors.rows()));
         let (rows, weights) = (prepared.rows.as_slice(), prepared.weights.as_slice());
         let report = contrastive(&LossInput { queries: &queries, passages: &passages, rows, weights }, self.loss)?;
@@ -252,7 +254,8 @@ impl Job<'_> {
             return Err(not_finite("the loss", report.loss));
         }
         let gradient = [report.queries.values(), report.passages.values()].concat();
-        model.backward(&prepared.tokens, &Embeddings::new(model.dimension(), gradient)?, self.step)?;
+        let gradient = Embeddings::new(vectors.dimension(), gradient)?;
+        model.backward(&prepared.tokens, split, &gradient, self.step)?;
         Ok(report)
     }
 }

@@ -78,18 +78,18 @@ impl<'a> Validation<'a> {
         self.pools.iter().map(|pool| pool.passages.len()).sum()
     }
 
-    /// nDCG@10 of `encoder`, per language and their mean.
+    /// nDCG@10 of encoders of queries and of passages, per language and their mean.
     pub(super) fn measure(
         &self,
         step: u64,
-        encoder: &dyn Encoder,
+        encoders: [&dyn Encoder; 2],
         texts: &Texts<'_>,
         progress: &Progress<'_>,
     ) -> Result<ValidationRecord> {
         progress.begin(&format!("validate at step {step}"), self.passages(), "passages");
         let mut languages = BTreeMap::new();
         for pool in &self.pools {
-            let value = self.measure_pool(pool, encoder, texts, progress)?;
+            let value = self.measure_pool(pool, encoders, texts, progress)?;
             languages.insert(pool.language.to_string(), value);
         }
         let macro_average = languages.values().sum::<f64>() / languages.len().max(1) as f64;
@@ -99,7 +99,7 @@ impl<'a> Validation<'a> {
     fn measure_pool(
         &self,
         pool: &LanguagePool,
-        encoder: &dyn Encoder,
+        [of_queries, of_passages]: [&dyn Encoder; 2],
         texts: &Texts<'_>,
         progress: &Progress<'_>,
     ) -> Result<f64> {
@@ -107,11 +107,11 @@ impl<'a> Validation<'a> {
         let judged = partition.split(Split::Train)?;
         let query_texts: Vec<&str> =
             pool.queries.iter().map(|query| judged.queries.query(*query).text.as_str()).collect();
-        let queries = encode_batches(encoder, &texts.queries(&query_texts)?, self.batch_tokens)?;
+        let queries = encode_batches(of_queries, &texts.queries(&query_texts)?, self.batch_tokens)?;
         let mut rankings = vec![Ranking::new(); pool.queries.len()];
         for tile in pool.passages.chunks(TILE) {
             let tokens = texts.passages(&partition.corpus, tile)?;
-            let passages = encode_batches(encoder, &tokens, self.batch_tokens)?;
+            let passages = encode_batches(of_passages, &tokens, self.batch_tokens)?;
             let found = self.search(&queries, &passages, &tile_ranks(tile, &pool.id_ranks))?;
             for (ranking, found) in rankings.iter_mut().zip(found) {
                 let place = |scored: Scored| Scored { passage: tile[scored.passage.at()], ..scored };
