@@ -185,7 +185,7 @@ impl<A: Element> Trainable for SeveralTrainable<A> {
 impl<A: Element> Training for SeveralTrainable<A> {
     fn gradient_norm(&mut self) -> Result<f32> {
         CardTrainable::share_gradients(&mut self.several.cards, &*self.links)?;
-        let norms = on_each(self.cards(), |card| card.gradient_norm())?;
+        let norms = on_each(self.cards(), Training::gradient_norm)?;
         if norms.iter().any(|norm| norm.to_bits() != norms[0].to_bits()) {
             let message = format!("graphics cards: expected the same gradient on all cards, got norms {norms:?}");
             return Err(Error::data(message));

@@ -55,8 +55,8 @@ fn openings(
         return Ok(vec![open(folder.to_path_buf(), options.clone(), &[queries, passages].concat())?]);
     };
     let first = open(of_queries, options.clone(), queries)?;
-    let (beside, seed) = (first.footprint.total(), options.seed.wrapping_add(1));
-    let options = LoadOptions { beside, seed, ..options.clone() };
+    let (seed, beside) = (options.seed.wrapping_add(1), first.footprint.total());
+    let options = LoadOptions { seed, beside, ..options.clone() };
     let second = open(of_passages, options, passages)?;
     Ok(vec![first, second])
 }
