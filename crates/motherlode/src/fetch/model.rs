@@ -108,8 +108,8 @@ pub enum Similarity {
 pub struct ModelConfig {
     /// `OWNER/NAME` on the hub, or a folder.
     pub name: String,
-    /// Passages get an encoder of their own: this model's, and queries that of `name`. It may be the same model, from whose
-    /// weights both encoders begin then.
+    /// Passages get an encoder of their own: this model's, which is looked for as that of `name` is, and queries that of `name`.
+    /// It may be the same model, from whose weights both encoders begin then.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub passage_model: Option<String>,
     /// Where it is looked for.
