@@ -51,8 +51,8 @@ def peer(options):
         start = time.perf_counter()
         scores, ids = search()
         seconds = time.perf_counter() - start
-        ids.astype(np.uint32).tofile(folder / "theirs.ids")
-        scores.tofile(folder / "theirs.scores")
+        ids.astype(np.uint32).tofile(folder / f"{options.peer}.ids")
+        scores.tofile(folder / f"{options.peer}.scores")
         return {"seconds": seconds}
 
     side.serve({}, repeat)
@@ -89,11 +89,11 @@ def card_search(passages, queries, options):
     return search
 
 
-def check(folder):
-    """Compares the lists; a place may hold another passage only if its score is the same up to rounding."""
+def check(folder, kind):
+    """Compares the lists with a peer's; a place may hold another passage only if its score is equal up to rounding."""
     read = lambda name, kind: np.fromfile(folder / name, dtype=kind).reshape(-1, DEPTH)
     ids, scores = read("ours.ids", np.uint32), read("ours.scores", np.float32)
-    their_ids, their_scores = read("theirs.ids", np.uint32), read("theirs.scores", np.float32)
+    their_ids, their_scores = read(f"{kind}.ids", np.uint32), read(f"{kind}.scores", np.float32)
     distance = np.abs(scores - their_scores).max()
     assert distance < 1e-6, f"scores at equal places differ by up to {distance}"
     equal = (ids == their_ids).all(axis=1)
@@ -102,7 +102,8 @@ def check(folder):
         ours, last = dict(zip(ids[query], scores[query])), scores[query, -1]
         for passage, score in zip(their_ids[query], their_scores[query]):
             assert abs(ours.get(passage, last) - score) < 1e-6, f"query {query}: passage {passage}"
-    print(f"result lists: {equal.sum()} of {len(equal)} equal in every place, the others up to rounding of scores")
+    counted = f"{equal.sum()} of {len(equal)} equal in every place"
+    print(f"result lists beside {kind}: {counted}, the others up to rounding of scores")
 
 
 def main():
@@ -126,13 +127,16 @@ def main():
     theirs = lambda kind: side.theirs(__file__, kind, *sizes, "--device", options.device)
     sides = [side.Side("ours", command, options.threads)]
     if options.device == "cpu":
+        kinds = ["faiss"]
         sides.append(side.Side("faiss", theirs("faiss"), options.threads, side.widest_blas()))
         if options.as_installed:
             sides.append(side.Side("faiss as installed", theirs("faiss"), options.threads))
     else:
-        sides += [side.Side(kind, theirs(kind), options.threads) for kind in (CARD, RESIDENT)]
+        kinds = [CARD, RESIDENT]
+        sides += [side.Side(kind, theirs(kind), options.threads) for kind in kinds]
     side.interleave(sides, options.repeats)
-    check(folder)
+    for kind in kinds:
+        check(folder, kind)
     rates = {one.name: options.queries / one.median() for one in sides}
     operations = 2 * options.queries * options.passages * options.dimension
     print("GFLOP/s: " + ", ".join(f"{one.name} {operations / one.median() / 1e9:.1f}" for one in sides))
