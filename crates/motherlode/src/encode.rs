@@ -20,7 +20,7 @@ use crate::mapped::MappedFile;
 use crate::progress::Progress;
 use crate::text::prompts::Prompts;
 use crate::text::tokenize::Tokenizer;
-use crate::untied;
+use crate::untied::{self, Encoders};
 
 /// Name of the stage.
 pub const STAGE: &str = "encode";
@@ -98,12 +98,9 @@ impl EncoderInput {
     /// Reads tokenizer and prompts of a model's folder.
     pub fn open(folder: &Path, config: &EncoderConfig) -> Result<Self> {
         config.validate()?;
-        let (first, second) = match untied::encoders(folder)? {
-            Some([queries, passages]) => (queries, Some(passages)),
-            None => (folder.to_path_buf(), None),
-        };
-        let mut prompts = Prompts::open(&first)?;
-        if let Some(passages) = &second {
+        let Encoders { queries, passages } = untied::encoders(folder)?;
+        let mut prompts = Prompts::open(&queries)?;
+        if let Some(passages) = &passages {
             prompts.passage = Prompts::open(passages)?.passage;
         }
         if let Some(prefix) = &config.query_prefix {
@@ -113,8 +110,8 @@ impl EncoderInput {
             prompts.passage.clone_from(prefix);
         }
         let (query_length, passage_length) = (config.query_length, config.passage_length);
-        let passage_tokenizer = second.map(|passages| Tokenizer::open(&passages)).transpose()?;
-        Ok(Self { tokenizer: Tokenizer::open(&first)?, passage_tokenizer, prompts, query_length, passage_length })
+        let passage_tokenizer = passages.map(|passages| Tokenizer::open(&passages)).transpose()?;
+        Ok(Self { tokenizer: Tokenizer::open(&queries)?, passage_tokenizer, prompts, query_length, passage_length })
     }
 
     /// The tokens of queries, in order.
@@ -137,8 +134,9 @@ impl EncoderInput {
 /// It does not fit into the memory.
 pub fn footprint(engine: &dyn Engine, folder: &Path, config: &EncoderConfig) -> Result<Footprint> {
     let options = config.options();
-    let Some([queries, passages]) = untied::encoders(folder)? else {
-        return engine.encoding_footprint(folder, &options, config.query_length.max(config.passage_length));
+    let Encoders { queries, passages } = untied::encoders(folder)?;
+    let Some(passages) = passages else {
+        return engine.encoding_footprint(&queries, &options, config.query_length.max(config.passage_length));
     };
     let first = engine.encoding_footprint(&queries, &options, config.query_length)?;
     let options = LoadOptions { beside: first.total(), ..options };
@@ -161,14 +159,12 @@ impl TextEncoder {
         // Refuses what there is no memory for, before the weights are read.
         footprint(engine, folder, config)?;
         let options = config.options();
-        let (encoder, passage_encoder) = match untied::encoders(folder)? {
-            None => (engine.encoder(folder, &options)?, None),
-            Some([queries, passages]) => {
-                let (encoder, other) = (engine.encoder(&queries, &options)?, engine.encoder(&passages, &options)?);
-                untied::check_dimensions(folder, [encoder.dimension(), other.dimension()])?;
-                (encoder, Some(other))
-            }
-        };
+        let Encoders { queries, passages } = untied::encoders(folder)?;
+        let encoder = engine.encoder(&queries, &options)?;
+        let passage_encoder = passages.map(|passages| engine.encoder(&passages, &options)).transpose()?;
+        if let Some(other) = &passage_encoder {
+            untied::check_dimensions(folder, [encoder.dimension(), other.dimension()])?;
+        }
         Ok(Self { input, encoder, passage_encoder, batch_tokens: config.batch_tokens })
     }
 
@@ -269,7 +265,7 @@ pub fn encode(
         Outcome::Write(draft) => draft,
     };
     let mut summary = Summary::default();
-    if let Some(device) = inputs.engine.device(&untied::first_encoder(inputs.model)?, &config.options())? {
+    if let Some(device) = inputs.engine.device(&untied::encoders(inputs.model)?.queries, &config.options())? {
         progress.say(&format!("encoding on {device}"));
         summary.note(format!("encoded on {device}"));
     }

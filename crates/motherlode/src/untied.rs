@@ -12,29 +12,30 @@ pub const QUERY_MODEL: &str = "query_model";
 /// The folder of the encoder of passages.
 pub const PASSAGE_MODEL: &str = "passage_model";
 
-/// The folders of the encoders of queries and of passages in a model's; none if one encoder takes both.
+/// The folders of a model's encoders.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Encoders {
+    /// Of queries, and of passages where these have none of their own.
+    pub queries: PathBuf,
+    /// Of passages, where they have one of their own.
+    pub passages: Option<PathBuf>,
+}
+
+/// The folders of the encoders of the model in `folder`, which is that of the encoder itself where there is one.
 ///
 /// # Errors
-/// There is only one of the two.
-pub fn encoders(folder: &Path) -> Result<Option<[PathBuf; 2]>> {
-    let folders = [QUERY_MODEL, PASSAGE_MODEL].map(|name| folder.join(name));
-    match [folders[0].is_dir(), folders[1].is_dir()] {
-        [true, true] => Ok(Some(folders)),
-        [false, false] => Ok(None),
+/// There is only one of the folders for two.
+pub fn encoders(folder: &Path) -> Result<Encoders> {
+    let [queries, passages] = [QUERY_MODEL, PASSAGE_MODEL].map(|name| folder.join(name));
+    match [queries.is_dir(), passages.is_dir()] {
+        [true, true] => Ok(Encoders { queries, passages: Some(passages) }),
+        [false, false] => Ok(Encoders { queries: folder.to_path_buf(), passages: None }),
         [has_queries, _] => {
             let (there, missing) =
                 if has_queries { (QUERY_MODEL, PASSAGE_MODEL) } else { (PASSAGE_MODEL, QUERY_MODEL) };
             Err(Error::file(folder, format!("expected {missing} beside {there}, as a model of two encoders has it")))
         }
     }
-}
-
-/// A folder of a model that has one encoder alone: that of queries where there are two.
-///
-/// # Errors
-/// As those of [`encoders`].
-pub fn first_encoder(folder: &Path) -> Result<PathBuf> {
-    Ok(encoders(folder)?.map_or_else(|| folder.to_path_buf(), |[queries, _]| queries))
 }
 
 /// Refuses two encoders whose vectors cannot be compared.
@@ -53,14 +54,13 @@ mod tests {
     #[test]
     fn two_folders_make_a_model_of_two_encoders_and_one_is_an_error() {
         let folder = tempfile::tempdir().unwrap();
-        assert_eq!(encoders(folder.path()).unwrap(), None);
-        assert_eq!(first_encoder(folder.path()).unwrap(), folder.path());
+        assert_eq!(encoders(folder.path()).unwrap().passages, None);
+        assert_eq!(encoders(folder.path()).unwrap().queries, folder.path());
         std::fs::create_dir(folder.path().join(PASSAGE_MODEL)).unwrap();
         let message = encoders(folder.path()).unwrap_err().to_string();
         assert!(message.contains("expected query_model beside passage_model"), "{message}");
         std::fs::create_dir(folder.path().join(QUERY_MODEL)).unwrap();
-        let [queries, passages] = encoders(folder.path()).unwrap().unwrap();
-        assert!(queries.ends_with(QUERY_MODEL) && passages.ends_with(PASSAGE_MODEL));
-        assert_eq!(first_encoder(folder.path()).unwrap(), queries);
+        let Encoders { queries, passages } = encoders(folder.path()).unwrap();
+        assert!(queries.ends_with(QUERY_MODEL) && passages.unwrap().ends_with(PASSAGE_MODEL));
     }
 }

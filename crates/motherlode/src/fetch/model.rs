@@ -218,14 +218,15 @@ fn parts(config: &ModelConfig, hub: &Hub, cache: &Path, progress: &Progress<'_>)
         Ok(Part { place: if name.is_empty() { String::new() } else { format!("{name}/") }, material })
     };
     let is_folder = matches!(config.source, Source::Auto | Source::Folder);
-    let folders = if is_folder { untied::encoders(Path::new(&config.name))? } else { None };
-    let [queries, passages] = match (config.of_passages(), folders) {
-        (None, None) => return Ok(vec![part("", config)?]),
-        (Some(of_passages), None) => [config.clone(), of_passages],
-        (None, Some(folders)) => {
-            folders.map(|folder| ModelConfig { name: folder.display().to_string(), ..config.clone() })
-        }
-        (Some(_), Some(_)) => {
+    let holds_two = is_folder && untied::encoders(Path::new(&config.name))?.passages.is_some();
+    let [queries, passages] = match (config.of_passages(), holds_two) {
+        (None, false) => return Ok(vec![part("", config)?]),
+        (Some(of_passages), false) => [config.clone(), of_passages],
+        (None, true) => [QUERY_MODEL, PASSAGE_MODEL].map(|folder| {
+            let name = Path::new(&config.name).join(folder).display().to_string();
+            ModelConfig { name, ..config.clone() }
+        }),
+        (Some(_), true) => {
             let message =
                 "has an encoder of passages already; name one of its folders, or leave `model.passage_model` out";
             return Err(Error::file(Path::new(&config.name), message));

@@ -95,8 +95,8 @@ fn plan_variant(workshop: &Workshop<'_>, variant: &Variant) -> Result<VariantPla
     let batch = &settings.batch;
     let texts_a_step = batch.queries as f64 * (1.0 + batch.negatives as f64);
     let train_queries = (queries as f64 * (1.0 - settings.sample.validation_share)).ceil();
-    let files = model.manifest().files.iter().map(|file| &file.path).filter(|path| path.ends_with(".safetensors"));
-    let weights: u64 = files.map(|path| std::fs::metadata(model.path(path)).map_or(0, |file| file.len())).sum();
+    let weights = model.manifest().files.iter().filter(|file| file.path.ends_with(".safetensors"));
+    let weights: u64 = weights.map(|file| file.bytes).sum();
     let options = LoadOptions {
         layers: settings.encoder.layers,
         precision: settings.encoder.precision,

@@ -50,16 +50,16 @@ pub(super) fn export(
     trained: &Trained<'_>,
 ) -> Result<Artefact> {
     let base = inputs.base.folder;
-    match untied::encoders(base)? {
-        None => Encoder { base, weights: &trained.weights, place: "" }.export(&mut draft, inputs, config)?,
-        Some(bases) => {
-            for (base, name) in bases.iter().zip([QUERY_MODEL, PASSAGE_MODEL]) {
-                let (weights, place) = (&trained.weights.join(name), &format!("{name}/"));
-                Encoder { base, weights, place }.export(&mut draft, inputs, config)?;
-            }
+    let is_untied = untied::encoders(base)?.passages.is_some();
+    if is_untied {
+        for name in [QUERY_MODEL, PASSAGE_MODEL] {
+            let (base, weights, place) = (&base.join(name), &trained.weights.join(name), &format!("{name}/"));
+            Encoder { base, weights, place }.export(&mut draft, inputs, config)?;
         }
+    } else {
+        Encoder { base, weights: &trained.weights, place: "" }.export(&mut draft, inputs, config)?;
     }
-    let card = model_card(inputs, trained)?;
+    let card = model_card(inputs, trained, is_untied);
     draft.write_text("README.md", &card)?;
     draft.write_lines("log.jsonl", &trained.state.log)?;
     draft.write_lines("validation.jsonl", &trained.state.validations)?;
@@ -173,7 +173,7 @@ fn prompts(base: &Path, inputs: &TrainInputs<'_>, similarity: Similarity) -> Res
 }
 
 /// The README of a model folder: what it is, where it comes from, how it validated.
-fn model_card(inputs: &TrainInputs<'_>, trained: &Trained<'_>) -> Result<String> {
+fn model_card(inputs: &TrainInputs<'_>, trained: &Trained<'_>, is_untied: bool) -> String {
     let state = trained.state;
     let languages: BTreeSet<&str> =
         state.log.iter().map(|record| record.language.as_str()).filter(|language| *language != "mixed").collect();
@@ -205,7 +205,7 @@ fn model_card(inputs: &TrainInputs<'_>, trained: &Trained<'_>) -> Result<String>
     trained.summary.notes.iter().for_each(|note| _ = writeln!(card, "- {note}"));
     card.push_str(&validation_table(state));
     card.push_str("\n```python\nfrom sentence_transformers import SentenceTransformer\n\n");
-    let names = if untied::encoders(inputs.base.folder)?.is_some() {
+    let [queries, passages] = if is_untied {
         [QUERY_MODEL, PASSAGE_MODEL].iter().for_each(|name| {
             _ = writeln!(card, "{name} = SentenceTransformer(\"this folder/{name}\")");
         });
@@ -214,12 +214,11 @@ fn model_card(inputs: &TrainInputs<'_>, trained: &Trained<'_>) -> Result<String>
         card.push_str("model = SentenceTransformer(\"this folder\")\n");
         ["model"; 2]
     };
-    let [queries, passages] = names;
     _ = writeln!(
         card,
         "similarity = {queries}.similarity({queries}.encode_query([\"…\"]), {passages}.encode_document([\"…\"]))\n```"
     );
-    Ok(card)
+    card
 }
 
 fn validation_table(state: &LoopState) -> String {

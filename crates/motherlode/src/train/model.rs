@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::engine::{Embeddings, Encoder, Engine, Footprint, LoadOptions, TokenBatch, Trainable, Training};
 use crate::error::{Error, Result};
-use crate::untied::{self, PASSAGE_MODEL, QUERY_MODEL};
+use crate::untied::{self, Encoders, PASSAGE_MODEL, QUERY_MODEL};
 
 /// The encoders in training.
 pub(super) enum Model {
@@ -51,8 +51,9 @@ fn openings(
         let footprint = engine.training_footprint(&folder, &options, lengths)?;
         Ok(Opening { folder, options, footprint })
     };
-    let Some([of_queries, of_passages]) = untied::encoders(folder)? else {
-        return Ok(vec![open(folder.to_path_buf(), options.clone(), &[queries, passages].concat())?]);
+    let Encoders { queries: of_queries, passages: of_passages } = untied::encoders(folder)?;
+    let Some(of_passages) = of_passages else {
+        return Ok(vec![open(of_queries, options.clone(), &[queries, passages].concat())?]);
     };
     let first = open(of_queries, options.clone(), queries)?;
     let (seed, beside) = (options.seed.wrapping_add(1), first.footprint.total());
@@ -137,11 +138,9 @@ impl Model {
 
 impl Training for Model {
     fn gradient_norm(&mut self) -> Result<f32> {
-        let norms = self.all_mut().iter_mut().map(|model| model.gradient_norm()).collect::<Result<Vec<f32>>>()?;
-        match norms[..] {
-            [norm] => Ok(norm),
-            _ => Ok(norms.iter().map(|norm| f64::from(*norm).powi(2)).sum::<f64>().sqrt() as f32),
-        }
+        // The square of an f32 is exact in f64: the norm of one model stays what it is.
+        let squares = self.all_mut().iter_mut().map(|model| Ok(f64::from(model.gradient_norm()?).powi(2)));
+        Ok(squares.sum::<Result<f64>>()?.sqrt() as f32)
     }
 
     fn apply(&mut self, rate: f32, norm: f32) -> Result<()> {

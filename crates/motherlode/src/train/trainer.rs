@@ -61,7 +61,7 @@ impl<'a> Trainer<'a> {
         };
         let [queries, passages] = steps.longest_lengths(inputs.encoder);
         let folder = inputs.base.folder;
-        let device = inputs.engine.device(&untied::first_encoder(folder)?, &options)?;
+        let device = inputs.engine.device(&untied::encoders(folder)?.queries, &options)?;
         let (mut model, footprint) = Model::open(inputs.engine, folder, &options, [&queries, &passages])?;
         let checkpoints = Checkpoints::new(scratch);
         let state = checkpoints.restore(&mut model)?.unwrap_or_default();
